@@ -1,0 +1,51 @@
+"""tncompress: trained neural networks made smaller and faster with tensor networks.
+
+`replace_dense(model)` is the main thing. Importing the package loads neither Keras nor TensorFlow; the names that need
+them are loaded when first used.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Spec": "tncompress.network.spec",
+    "plan": "tncompress.network.plan",
+    "contract": "tncompress.network.plan",
+    "to_dense": "tncompress.network.plan",
+    "cost": "tncompress.network.cost",
+    "FORMS": "tncompress.forms",
+    "register_form": "tncompress.forms",
+    "Moments": "tncompress.fitting.moments",
+    "fit": "tncompress.fitting.fit",
+    # from here on with Keras
+    "TNDense": "tncompress.layers.dense",
+    "TNFeedForward": "tncompress.layers.feed_forward",
+    "find_sites": "tncompress.conversion.sites",
+    "calibrate": "tncompress.conversion.calibrate",
+    "replace_dense": "tncompress.conversion.replace",
+    "densify": "tncompress.conversion.replace",
+    "load": "tncompress.conversion.saving",
+    "report": "tncompress.reporting.report",
+}
+
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if "keras" in sys.modules:
+    # Saved models name our classes; Keras finds them once they are registered.
+    import tncompress.conversion.saving  # noqa: F401

@@ -1,0 +1,299 @@
+"""`replace_dense`: a trained model in, a smaller model out. `densify`: the way back."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tncompress.conversion.calibrate import Mask, calibrate
+from tncompress.conversion.saving import Compression, Outcome, compression_of, remember
+from tncompress.conversion.sites import Filter, Site, find_sites, locate
+from tncompress.conversion.surgery import copy_model, copy_weights, model_config, put_networks, rebuilt
+from tncompress.fitting.allocate import Choice, choose, smallest_params
+from tncompress.fitting.fit import Fit, fit
+from tncompress.fitting.moments import Moments
+from tncompress.forms import get_form
+from tncompress.progress import progress_bar
+
+Recipe = Mapping[str, Mapping] | str | os.PathLike
+
+
+def replace_dense(
+    model: keras.Model,
+    keep: float = 0.5,
+    *,
+    form: str | Sequence[str] = "low_rank",
+    include: Filter | None = None,
+    exclude: Filter | None = None,
+    calibration: Any = None,
+    mask: Mask = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> keras.Model:
+    """A new model whose dense layers are tensor networks fitted to the trained kernels; the given one is not changed.
+
+    With `calibration` the networks are fitted to what the layers do on those inputs, which loses far less accuracy
+    than fitting the weights alone; layers with a bias take up the mean error in it. `tncompress.report` tells what
+    became of every layer.
+
+    Args:
+        model: a built Keras model of any kind: Functional, Sequential, subclassed, nested, from keras_hub.
+        keep: fraction of the chosen layers' kernel parameters that stays, in (0, 1]; never exceeded, and met as
+            closely as the ranks allow.
+        form: a factorisation by name, see `tncompress.FORMS`; of several, every layer gets the one that fits it best.
+        include: only layers whose path contains this regular expression (or one of several, or for whose `Site`
+            this function is true). None: all dense layers.
+        exclude: not these layers, likewise.
+        calibration: an iterable of batches of what the model takes as input, a `tf.data.Dataset`, or all inputs at
+            once as an array or a dict of arrays. No labels are needed; a few hundred real inputs do.
+        mask: which positions of calibration inputs count, see `tncompress.calibrate`.
+        recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
+            keep, form, include and exclude.
+        seed: of random starts, for forms without a closed form.
+        progress: show bars; None: if it runs long in a terminal.
+
+    Returns:
+        A model of the same class, compiled as the given one (with a new optimizer state).
+
+    Raises:
+        ValueError: before any work, if an argument is wrong or no layer can be replaced. The message says what to do.
+
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(64)])
+    >>> small = replace_dense(model, keep=0.5)
+    >>> model.count_params(), small.count_params()
+    (33088, 16704)
+    """
+    forms = _checked_forms(form)
+    if recipe is None:
+        _check_keep(keep)
+        sites = find_sites(model, include, exclude)
+        chosen = _replaceable(sites, keep, forms)
+        choices = None
+    else:
+        sites = find_sites(model)
+        choices = _checked_recipe(recipe, sites)
+        chosen = [site for site in sites if site.path in choices]
+    _check_kernels(model, chosen)
+    copy = copy_model(model)
+    moments = calibrate(copy, [s.path for s in chosen], calibration, mask=mask, progress=progress) if calibration is not None else {}
+    outcomes, fits = _fit_all(copy, chosen, choices, keep, forms, moments, seed, progress)
+    _install(copy, outcomes, fits)
+    done = {outcome.path: outcome for outcome in outcomes}
+    skipped = {site.path: _skipped(site, choices) for site in sites if site.path not in done}
+    small = _remembered(model, copy, [done.get(site.path) or skipped[site.path] for site in sites])
+    _compile_like(small, model)
+    return small
+
+
+def densify(model: keras.Model) -> keras.Model:
+    """The way back: a model of the original class with ordinary Dense layers whose kernels are the cores multiplied out.
+
+    It computes what the compressed model computes, up to rounding.
+
+    Raises:
+        ValueError: if the model is not one that `replace_dense` made.
+    """
+    compression = compression_of(model)
+    if compression is None:
+        raise ValueError(f"The model {getattr(model, 'name', model)!r} holds no networks made by replace_dense.")
+    dense = rebuilt(compression.dense, model)
+    networks = locate(model, list(compression.recipe))
+    copy_weights(model, dense, skip=networks.values())
+    for path, layer in locate(dense, list(networks)).items():
+        layer.kernel.assign(networks[path].to_dense())
+        if layer.bias is not None:
+            layer.bias.assign(networks[path].bias)
+    return dense
+
+
+# -- fitting ---------------------------------------------------------------------------------------
+
+
+def _fit_all(
+    model: keras.Model,
+    sites: Sequence[Site],
+    choices: Mapping[str, Choice] | None,
+    keep: float,
+    forms: Sequence[str],
+    moments: Mapping[str, Moments],
+    seed: int,
+    progress: bool | None,
+) -> tuple[list[Outcome], dict[str, Fit]]:
+    """Choose and fit a network for every site. What one site leaves of its budget goes to the next."""
+    layers = locate(model, [site.path for site in sites])
+    outcomes, fits = [], {}
+    left = 0.0
+    for site in progress_bar(sites, "Fitting", shown=progress):
+        kernel, seen = kernel_of(layers[site.path]), moments.get(site.path)
+        if choices is not None:
+            choice = choices[site.path]
+        else:
+            left += keep * site.num_params
+            choice = None
+            if left + 1e-6 < site.num_params:
+                metric = None if seen is None else seen.covariance if site.use_bias else seen.second
+                choice = choose(kernel, metric, forms, int(left + 1e-6))
+            left -= choice.spec.num_params if choice else site.num_params
+        if choice is None:
+            reason = "the budget has room for the dense kernel"
+            outcomes.append(Outcome(site.path, site.in_dim, site.out_dim, reason=reason))
+            continue
+        found = fit(kernel, choice.spec, seen, form=choice.form, centred=site.use_bias, seed=seed)
+        fits[site.path] = found
+        outcomes.append(
+            Outcome(
+                site.path, site.in_dim, site.out_dim, choice, found.method, found.weight_error, found.output_error
+            )
+        )
+    return outcomes, fits
+
+
+def _install(model: keras.Model, outcomes: Sequence[Outcome], fits: Mapping[str, Fit]) -> None:
+    """Put the fitted networks into a fresh copy of the dense model."""
+    replaced = {outcome.path: outcome.choice.spec for outcome in outcomes if outcome.choice}
+    biases = {path: layer.bias for path, layer in locate(model, list(replaced)).items()}
+    biases = {path: None if bias is None else ops.convert_to_numpy(bias) for path, bias in biases.items()}
+    for path, layer in put_networks(model, replaced).items():
+        for variable, core in zip(layer.cores, fits[path].cores, strict=True):
+            variable.assign(core)
+        if layer.bias is not None:
+            shift = fits[path].bias
+            layer.bias.assign(biases[path] if shift is None else biases[path] + shift)
+
+
+def kernel_of(layer: keras.layers.Dense) -> np.ndarray:
+    """The kernel `[in_dim, out_dim]`, float32 unless it is float64."""
+    kernel = ops.convert_to_numpy(ops.cast(layer.kernel, "float64" if layer.kernel.dtype == "float64" else "float32"))
+    return kernel
+
+
+def _remembered(model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome]) -> keras.Model:
+    earlier = compression_of(copy)
+    if earlier is None:
+        return remember(copy, Compression(model_config(model), tuple(outcomes)))
+    # Compressed once more: the same dense model, and what was a network already stays as it was described then.
+    before = {outcome.path: outcome for outcome in earlier.outcomes if outcome.choice}
+    return remember(copy, Compression(earlier.dense, tuple(before.get(o.path, o) for o in outcomes)))
+
+
+def _compile_like(small: keras.Model, model: keras.Model) -> None:
+    if not model.compiled:
+        return
+    try:
+        small.compile_from_config(model.get_compile_config())
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        warnings.warn(f"The new model could not be compiled as the given one ({reason}); compile it yourself.", stacklevel=3)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _check_keep(keep: float) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not math.isfinite(keep) or not 0 < keep <= 1:
+        raise ValueError(f"keep is the fraction of kernel parameters that stays, above 0 and at most 1, got {keep!r}.")
+
+
+def _checked_forms(form: str | Sequence[str]) -> list[str]:
+    names = [form] if isinstance(form, str) else list(form)
+    if not names:
+        raise ValueError("form names no factorisation; give one such as 'low_rank', or several.")
+    return [get_form(name).name for name in names]
+
+
+def _replaceable(sites: Sequence[Site], keep: float, forms: Sequence[str]) -> list[Site]:
+    """The sites for which some form has a network within the budget. Gives the others their reason, in place.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    assert isinstance(sites, list)
+    for k, site in enumerate(sites):
+        if site.reason:
+            continue
+        smallest = smallest_params(forms, site.in_dim, site.out_dim)
+        if smallest is None:
+            sites[k] = _with_reason(site, f"no {' or '.join(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense")
+        elif keep < 1 and smallest > keep * site.num_params:
+            share = smallest / site.num_params
+            sites[k] = _with_reason(site, f"the smallest {' or '.join(forms)} network keeps {share:.1%} of the kernel")
+    chosen = [site for site in sites if not site.reason]
+    if not chosen:
+        raise ValueError(_nothing_to_replace(sites, forms))
+    return chosen
+
+
+def _nothing_to_replace(sites: Sequence[Site], forms: Sequence[str]) -> str:
+    if not sites:
+        return "The model has no dense layer, so there is nothing to replace."
+    reasons = "; ".join(f"{site.path}: {site.reason}" for site in sites[:5])
+    more = f" (and {len(sites) - 5} more)" if len(sites) > 5 else ""
+    needs = " ".join(f"{name} needs {get_form(name).needs}." for name in forms)
+    return f"No dense layer can be replaced: {reasons}{more}. {needs} low_rank takes any dimensions."
+
+
+def _with_reason(site: Site, reason: str) -> Site:
+    return replace(site, reason=reason)
+
+
+def _checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
+    known = {path: site for site in sites for path in (site.path, *site.aliases)}
+    choices = {}
+    for path, config in _read_recipe(recipe).items():
+        site = known.get(path)
+        if site is None:
+            paths = ", ".join(list(known)[:12])
+            raise ValueError(f"The recipe names the layer {path!r}, which the model does not have; it has {paths}.")
+        try:
+            choice = Choice.from_config(config)
+        except ValueError as error:
+            raise ValueError(f"The recipe for {path!r} is not valid: {error}") from None
+        if (choice.spec.in_dim, choice.spec.out_dim) != (site.in_dim, site.out_dim):
+            raise ValueError(
+                f"The recipe for {path!r} maps {choice.spec.in_dim} to {choice.spec.out_dim} features, but the layer "
+                f"maps {site.in_dim} to {site.out_dim}."
+            )
+        if site.reason:
+            raise ValueError(f"The recipe names {path!r}, which cannot be replaced: {site.reason}.")
+        choices[site.path] = choice
+    if not choices:
+        raise ValueError("The recipe is empty: it names no layer.")
+    return choices
+
+
+def _read_recipe(recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe as a dict, from a dict, JSON text or a JSON file."""
+    read: Any = recipe
+    if isinstance(recipe, (str, os.PathLike)):
+        text = str(recipe)
+        if not text.lstrip().startswith("{"):
+            if not Path(text).is_file():
+                raise ValueError(f"recipe={text!r} is neither JSON text nor the path of a JSON file.")
+            text = Path(text).read_text()
+        try:
+            read = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"The recipe is not valid JSON: {error}.") from None
+    if not isinstance(read, Mapping):
+        raise ValueError(f"A recipe maps layer paths to a form and a spec, got {type(read).__name__}.")
+    return read
+
+
+def _check_kernels(model: keras.Model, sites: Sequence[Site]) -> None:
+    for path, layer in locate(model, [site.path for site in sites]).items():
+        if not np.isfinite(kernel_of(layer)).all():
+            raise ValueError(f"The kernel of the layer {path!r} holds NaN or infinity; repair or exclude it.")
+
+
+def _skipped(site: Site, choices: Mapping[str, Choice] | None) -> Outcome:
+    reason = site.reason or ("not in the recipe" if choices is not None else None)
+    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason)

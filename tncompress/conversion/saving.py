@@ -1,0 +1,152 @@
+"""Models that remember that they were compressed, so that they can be saved and loaded like any other.
+
+The config of a compressed model is the config of the dense model plus what was put where. Loading makes the dense
+model, puts the empty networks in, and lets Keras load the weights: classes that build their own sublayers need to know
+nothing of it, nothing is unpickled, and safe mode stays on.
+"""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tncompress.conversion.surgery import put_networks, rebuilt
+from tncompress.fitting.allocate import Choice
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one dense layer.
+
+    Args:
+        path: of the layer.
+        in_dim, out_dim: features.
+        choice: the network in its place; None if it stayed dense.
+        method: how the cores were fitted.
+        weight_error: ||W - W'|| / ||W||.
+        output_error: relative error of the layer's outputs on the calibration data, if there were any.
+        reason: why it stayed dense.
+    """
+
+    path: str
+    in_dim: int
+    out_dim: int
+    choice: Choice | None = None
+    method: str = ""
+    weight_error: float | None = None
+    output_error: float | None = None
+    reason: str | None = None
+
+    def to_config(self) -> dict:
+        """A JSON-able value from which `from_config` makes this outcome again."""
+        values = {name: value for name, value in asdict(self).items() if name != "choice"}
+        return {**values, "choice": self.choice.to_config() if self.choice else None}
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> "Outcome":
+        """The outcome that `to_config` described."""
+        choice = config["choice"]
+        return cls(**{**config, "choice": Choice.from_config(choice) if choice else None})
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a compressed model came about: the config of the dense model, and what became of its layers."""
+
+    dense: Mapping
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def recipe(self) -> dict[str, Choice]:
+        """What was put where."""
+        return {outcome.path: outcome.choice for outcome in self.outcomes if outcome.choice}
+
+
+class CompressedModel:
+    """What a compressed model has besides the class of the dense one. See `compression_of`."""
+
+    _compression: Compression
+
+    def get_config(self) -> dict:
+        return {
+            "dense": self._compression.dense,
+            "outcomes": [outcome.to_config() for outcome in self._compression.outcomes],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> keras.Model:
+        with keras.saving.custom_object_scope(dict(custom_objects or {})):
+            model = rebuilt(config["dense"])
+        compression = Compression(config["dense"], tuple(map(Outcome.from_config, config["outcomes"])))
+        put_networks(model, {path: choice.spec for path, choice in compression.recipe.items()})
+        return remember(model, compression)
+
+    def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """As `keras.Model.save`, but a save that fails leaves an older file as it was."""
+        path = Path(filepath)
+        if path.suffix != ".keras":  # not a single file of ours: Keras's own rules and errors
+            super().save(filepath, overwrite=overwrite, **kwargs)  # type: ignore[misc]
+            return
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; choose another name or overwrite=True.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+            beside = Path(folder) / path.name
+            super().save(beside, **kwargs)  # type: ignore[misc]
+            os.replace(beside, path)
+
+
+def remember(model: keras.Model, compression: Compression) -> keras.Model:
+    """Make a model one that remembers its compression; it stays of the class that it was."""
+    if not isinstance(model, CompressedModel):
+        model.__class__ = _compressed_class(type(model))
+    object.__setattr__(model, "_compression", compression)
+    return model
+
+
+@lru_cache(maxsize=None)
+def _compressed_class(base: type) -> type:
+    cls = type(f"Compressed{base.__name__}", (CompressedModel, base), {"__module__": __name__})
+    # One registered name for all: which class it is, is in the config of the dense model.
+    return keras.saving.register_keras_serializable(package="tncompress", name="CompressedModel")(cls)
+
+
+_compressed_class(keras.Model)  # a process that only loads knows the name
+
+
+def compression_of(model: keras.Model) -> Compression | None:
+    """How a model was compressed; None if it was not."""
+    return getattr(model, "_compression", None)
+
+
+def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> keras.Model:
+    """Load a model that was saved with `model.save("name.keras")`. Safe mode stays on; nothing is unpickled.
+
+    Args:
+        path: of the `.keras` file.
+        custom_objects: classes of your own by name, unless they are registered with Keras.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a Keras model, damaged, or needs classes that are not known.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.is_dir() or not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras').")
+    try:
+        return keras.saving.load_model(path, custom_objects=custom_objects)
+    except Exception as error:  # many kinds, by what is broken
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(
+            f"{path} cannot be loaded ({reason}). If the model has layers of your own, register them with Keras or pass "
+            "custom_objects; otherwise the file is damaged."
+        ) from None

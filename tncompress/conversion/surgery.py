@@ -1,0 +1,156 @@
+"""Copies of models, and layers put in the place of others. The one file that touches Keras's private parts.
+
+Keras has no way to exchange a layer of a built model: attributes are locked, graphs hold their operations, lists and
+dicts of layers are tracked elsewhere. So the layer object stays where it is, wherever it is referenced, and becomes
+another one: its class and its state are those of the new layer. Shared layers stay shared by themselves. See
+docs/surgery.md for the ways that were compared.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from typing import Any
+
+import keras
+
+from tncompress.conversion.sites import locate, walk
+from tncompress.layers.dense import TNDense
+from tncompress.network.spec import Spec
+
+
+def model_config(model: keras.Model) -> dict:
+    """What `rebuilt` makes the model of again, without its weights and without how it was compiled.
+
+    Raises:
+        ValueError: if the model cannot describe itself.
+    """
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except Exception as error:  # whatever a user's get_config raises
+        raise ValueError(
+            f"The model {model.name!r} cannot be copied because it has no config ({_first_line(error)}). Give its class "
+            f"{type(model).__name__} a get_config() with the arguments of its constructor."
+        ) from None
+    config.pop("compile_config", None)
+    return config
+
+
+def rebuilt(config: Mapping, model: keras.Model | None = None) -> keras.Model:
+    """A new, built model with fresh weights; classes that `model` uses need no registration.
+
+    Raises:
+        ValueError: if Keras cannot make it.
+    """
+    try:
+        with keras.saving.custom_object_scope(_classes(model) if model is not None else {}):
+            return keras.saving.deserialize_keras_object(config)
+    except Exception as error:
+        raise ValueError(f"The model cannot be made from its own config ({_first_line(error)}).") from None
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """The same model with the same weights, sharing nothing with the given one and not compiled.
+
+    Raises:
+        ValueError: if the copy's layers or weights are others than the model's.
+    """
+    copy = rebuilt(model_config(model), model)
+    copy_weights(model, copy)
+    return copy
+
+
+def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[keras.layers.Layer] = ()) -> None:
+    """Give every layer of `target` the weights of the layer at the same path of `source`, but for layers in `skip`.
+
+    Raises:
+        ValueError: if the two have other layers, or layers of other shapes.
+    """
+    ours, theirs = {"": source, **dict(walk(source))}, {"": target, **dict(walk(target))}
+    if ours.keys() != theirs.keys():
+        difference = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
+        raise ValueError(
+            f"The model {source.name!r} made from its own config has other layers ({difference}); its get_config() must "
+            "hold all arguments of the constructor, and its sublayers must be made in __init__ or build()."
+        )
+    for path, layer in ours.items():
+        if any(layer is one for one in skip):
+            continue
+        store: dict = {}
+        layer.save_own_variables(store)
+        try:
+            theirs[path].load_own_variables(store)
+        except Exception as error:
+            raise ValueError(
+                f"The layer {path or source.name!r} made from its own config takes other weights ({_first_line(error)}); "
+                "build its sublayers in build()."
+            ) from None
+
+
+def put_networks(model: keras.Model, specs: Mapping[str, Spec]) -> dict[str, TNDense]:
+    """Turn the Dense layers at these paths into networks, in place, with all cores zero.
+
+    The model must be fresh: compiled functions and optimizers would go on with the old layers.
+    """
+    new = {path: _network_for(layer, specs[path]) for path, layer in locate(model, list(specs)).items()}
+    for path, layer in locate(model, list(specs)).items():
+        become(layer, new[path])
+    return new
+
+
+def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
+    """Make `layer` be `other`, wherever it is referenced: same state, same class. Only its place in graphs is kept."""
+    other._inbound_nodes, other._outbound_nodes = layer._inbound_nodes, layer._outbound_nodes
+    layer.__class__ = other.__class__
+    # One state for both objects: methods that Keras bound to `other` when it was made act on the same layer.
+    object.__setattr__(layer, "__dict__", other.__dict__)
+
+
+def _network_for(dense: keras.layers.Dense, spec: Spec) -> TNDense:
+    """An empty network that does what `dense` does besides its kernel."""
+    layer = TNDense(
+        spec,
+        activation=dense.activation,
+        use_bias=dense.use_bias,
+        core_initializer="zeros",
+        bias_initializer=dense.bias_initializer,
+        core_regularizer=dense.kernel_regularizer,
+        bias_regularizer=dense.bias_regularizer,
+        activity_regularizer=dense.activity_regularizer,
+        core_constraint=dense.kernel_constraint,
+        bias_constraint=dense.bias_constraint,
+        name=dense.name,
+        dtype=dense.dtype_policy,
+        trainable=dense.trainable,
+    )
+    layer.build((None, spec.in_dim))
+    layer._path = dense.path
+    return layer
+
+
+@contextlib.contextmanager
+def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], None]) -> Iterator[None]:
+    """Within the context, every call of a layer first gives its input to `see(path, input)`."""
+
+    def watching(path: str, call):
+        def watched_call(x, *args, **kwargs):
+            see(path, x)
+            return call(x, *args, **kwargs)
+
+        return watched_call
+
+    for path, layer in layers.items():
+        layer.call = watching(path, layer.call)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.call
+
+
+def _classes(model: keras.Model) -> dict[str, type]:
+    own = {type(layer) for layer in (model, *(layer for _, layer in walk(model)))}
+    return {cls.__name__: cls for cls in own if not cls.__module__.startswith("keras.")}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,72 @@
+"""Which network a layer gets under a budget: from the forms asked for, the one of that size that fits best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tncompress.fitting.fit import quick_error
+from tncompress.forms import get_form
+from tncompress.network.spec import Spec
+
+TRIALS = 8  # specs of a form that are tried on the kernel
+NEAR = 0.98  # of the largest: fewer parameters than that would waste the budget
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A form and the spec taken from it."""
+
+    form: str
+    spec: Spec
+
+    def to_config(self) -> dict:
+        """A JSON-able value from which `from_config` makes this choice again."""
+        return {"form": self.form, "spec": self.spec.to_config()}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Choice":
+        """The choice that `to_config` described.
+
+        Raises:
+            ValueError: if it is something else, or the form or the spec is not valid.
+        """
+        if not isinstance(config, dict) or set(config) != {"form", "spec"}:
+            raise ValueError(f"A choice has the keys 'form' and 'spec', got {config!r}.")
+        return cls(get_form(config["form"]).name, Spec.from_config(config["spec"]))
+
+
+def choose(
+    kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], max_params: int
+) -> Choice | None:
+    """The best network for a kernel with at most `max_params` parameters; None if there is none so small.
+
+    Every form gives its largest specs; where there are several they are compared on the kernel by their first
+    approximation, under the metric if there is one.
+    """
+    choices = [choice for form in forms for choice in near_budget(form, *kernel.shape, max_params)]
+    if len(choices) < 2:
+        return choices[0] if choices else None
+    return min(choices, key=lambda c: quick_error(kernel, c.spec, metric, get_form(c.form)))
+
+
+def near_budget(form: str, in_dim: int, out_dim: int, max_params: int) -> list[Choice]:
+    """A few specs of a form that use the budget up."""
+    specs = list(get_form(form).candidates(in_dim, out_dim, max_params))
+    largest = max((spec.num_params for spec in specs), default=0)
+    return [Choice(form, spec) for spec in specs if spec.num_params >= NEAR * largest][:TRIALS]
+
+
+def smallest_params(forms: Sequence[str], in_dim: int, out_dim: int) -> int | None:
+    """Parameters of the smallest network below dense that any of the forms has for these dimensions; None for none."""
+    low, high = 0, in_dim * out_dim - 1
+    if not _any_fits(forms, in_dim, out_dim, high):
+        return None
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _any_fits(forms, in_dim, out_dim, middle) else (middle, high)
+    return high
+
+
+def _any_fits(forms: Sequence[str], in_dim: int, out_dim: int, max_params: int) -> bool:
+    return any(True for form in forms for _ in get_form(form).candidates(in_dim, out_dim, max_params))

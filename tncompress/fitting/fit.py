@@ -1,0 +1,147 @@
+"""`fit`: the cores of a spec that stand best for a dense kernel, on plain weights or on what the layer really sees."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tncompress.fitting.als import als, random_cores, squared_error
+from tncompress.fitting.moments import Moments
+from tncompress.forms import Form, get_form
+from tncompress.network.plan import to_dense
+from tncompress.network.spec import Spec
+
+RANDOM_STARTS = 3  # without a closed form to start from
+LARGE_KERNEL = 100_000  # weights; above, one start and fewer sweeps
+DAMPING = 1e-4  # of the mean variance: directions that calibration never saw keep their weights as far as is free
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Cores for a kernel W, and how far their product W' is from it.
+
+    Args:
+        cores: arrays of the shapes `spec.core_shapes`, in the kernel's dtype.
+        bias: `[out_dim]` to be added to the layer's bias: the error at the mean input; None without centring.
+        weight_error: ||W - W'|| / ||W||, Frobenius.
+        output_error: root mean square of x (W - W') over that of x W, both without what a bias absorbs; None
+            without moments.
+        method: how the cores were found: `"closed form"` or `"alternating least squares"`, and on what.
+    """
+
+    cores: list[np.ndarray]
+    bias: np.ndarray | None
+    weight_error: float
+    output_error: float | None
+    method: str
+
+
+def fit(
+    kernel: np.ndarray,
+    spec: Spec,
+    moments: Moments | None = None,
+    *,
+    form: str | None = None,
+    centred: bool = True,
+    sweeps: int | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Find cores for a kernel.
+
+    Without moments the error is that of the weights, ||W - W'||; with them it is that of the outputs,
+    E||x W - x W'||^2, taken about the mean if `centred` (the rest goes into the bias: DRONE's problem with the
+    centred moment, see docs/fitting.md).
+
+    Args:
+        kernel: `[in_dim, out_dim]`.
+        spec: the network; its dimensions must be those of the kernel.
+        moments: of the layer's inputs.
+        form: name of the form that the spec belongs to; its closed form is used. None: alternating least squares only.
+        centred: the layer has a bias that may change.
+        sweeps: of alternating least squares, at most; None to choose by size.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: if dimensions differ, the kernel is not finite, or there is no such form.
+
+    >>> from tncompress.forms import low_rank
+    >>> kernel = np.outer([1.0, 2.0], [1.0, 0.0, 1.0])
+    >>> fit(kernel, low_rank.spec(2, 3, rank=1), form="low_rank").weight_error < 1e-12
+    True
+    """
+    kernel = np.asarray(kernel)
+    _check(kernel, spec, moments)
+    metric = None if moments is None else moments.covariance if centred else moments.second
+    cores, method = _cores(kernel, spec, metric, get_form(form) if form else None, sweeps, seed)
+    approximation = to_dense(spec, cores)
+    weight_error = _relative(kernel, approximation, None)
+    bias = output_error = None
+    if moments is not None and metric is not None:
+        output_error = _relative(kernel, approximation, metric)
+        if centred:
+            bias = (moments.mean @ (kernel - approximation)).astype(kernel.dtype)
+        method += ", calibrated and centred" if centred else ", calibrated"
+    return Fit([core.astype(kernel.dtype) for core in cores], bias, weight_error, output_error, method)
+
+
+def quick_error(kernel: np.ndarray, spec: Spec, metric: np.ndarray | None, form: Form, seed: int = 0) -> float:
+    """Relative squared error of a spec's first approximation, to compare specs before one of them is fitted in full."""
+    cores, _ = _closed_form(kernel, spec, metric, form)
+    if cores is None:
+        _, error = als(kernel.astype(np.float64), spec, random_cores(spec, seed), metric, sweeps=2)
+        return error
+    return _relative(kernel, to_dense(spec, cores), metric) ** 2
+
+
+def _cores(
+    kernel: np.ndarray, spec: Spec, metric: np.ndarray | None, form: Form | None, sweeps: int | None, seed: int
+) -> tuple[list[np.ndarray], str]:
+    cores, is_optimal = _closed_form(kernel, spec, metric, form) if form else (None, False)
+    if cores is not None and is_optimal:
+        return cores, "closed form"
+    large = kernel.size > LARGE_KERNEL
+    options = {"sweeps": sweeps or (10 if large else 100), "tolerance": 1e-3 if large else 1e-6}
+    double = kernel.astype(np.float64)
+    if cores is None:
+        starts = [random_cores(spec, seed + k) for k in range(1 if large else RANDOM_STARTS)]
+        cores = min((als(double, spec, start, **options) for start in starts), key=lambda found: found[1])[0]
+    if metric is not None or form is None or not form.optimal:
+        cores, _ = als(double, spec, cores, _damped(metric), **options)
+    return cores, "alternating least squares"
+
+
+def _damped(metric: np.ndarray | None) -> np.ndarray | None:
+    if metric is None:
+        return None
+    return metric + DAMPING * np.trace(metric) / len(metric) * np.eye(len(metric))
+
+
+def _closed_form(
+    kernel: np.ndarray, spec: Spec, metric: np.ndarray | None, form: Form
+) -> tuple[list[np.ndarray] | None, bool]:
+    """The form's cores if it has a closed form, and whether they are the best there are."""
+    if metric is not None and form.decompose_calibrated:
+        cores = form.decompose_calibrated(kernel.astype(np.float64), spec, metric)
+        if cores is not None:
+            return cores, True
+    if form.decompose:
+        # In float64 where alternating least squares goes on from there.
+        exact = form.optimal and metric is None
+        return form.decompose(kernel if exact else kernel.astype(np.float64), spec), exact
+    return None, False
+
+
+def _relative(kernel: np.ndarray, approximation: np.ndarray, metric: np.ndarray | None) -> float:
+    energy = squared_error(kernel, np.zeros_like(kernel), metric)
+    return float(np.sqrt(squared_error(kernel, approximation, metric) / energy)) if energy > 0 else 0.0
+
+
+def _check(kernel: np.ndarray, spec: Spec, moments: Moments | None) -> None:
+    if kernel.shape != (spec.in_dim, spec.out_dim):
+        raise ValueError(
+            f"The spec {str(spec)!r} maps {spec.in_dim} to {spec.out_dim} features, but the kernel has the shape "
+            f"{kernel.shape}. Make the spec for {kernel.shape}."
+        )
+    if not np.isfinite(kernel).all():
+        raise ValueError(f"The kernel {kernel.shape} holds NaN or infinity; nothing can be fitted to it.")
+    if moments is not None and len(moments.mean) != spec.in_dim:
+        raise ValueError(f"The moments are of {len(moments.mean)} features, but the kernel takes {spec.in_dim}.")

@@ -1,0 +1,58 @@
+"""Low rank  W = U V.   Eckart & Young 1936; calibrated and inverse-free as in DRONE (Chen et al. 2021)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tncompress.forms.form import Form, largest_rank
+from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors, psd_root
+from tncompress.network.spec import Spec
+
+
+def spec(in_dim: int, out_dim: int, rank: int) -> Spec:
+    """x U V with U `[in_dim, rank]` and V `[rank, out_dim]`.
+
+    >>> spec(768, 3072, rank=64).num_params
+    245760
+    """
+    return Spec.parse("i, i r, r o -> o", i=in_dim, r=rank, o=out_dim)
+
+
+def candidates(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:
+    """The largest rank that fits."""
+    return largest_rank(lambda rank: spec(in_dim, out_dim, rank), min(in_dim, out_dim), max_params)
+
+
+def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
+    """The truncated singular value decomposition."""
+    return list(balance(*low_rank_factors(kernel, spec.size[spec.bonds[0]])))
+
+
+def decompose_calibrated(kernel: np.ndarray, spec: Spec, metric: np.ndarray) -> list[np.ndarray]:
+    """The kernel projected on the leading directions of its outputs, optimal in the metric, which may be singular.
+
+    With V the leading eigenvectors of K^T C K, the best kernel of that rank is K V V^T.
+    """
+    right = output_directions(kernel, metric, spec.size[spec.bonds[0]])
+    return list(balance(kernel @ right, right.T))
+
+
+def output_directions(kernel: np.ndarray, metric: np.ndarray, rank: int) -> np.ndarray:
+    """Leading eigenvectors `[out_dim, rank]` of K^T C K, found on the smaller side."""
+    in_dim, out_dim = kernel.shape
+    if out_dim <= in_dim:
+        return leading_eigenvectors(kernel.T @ metric @ kernel, rank)[1]
+    seen = psd_root(metric) @ kernel  # [in_dim, out_dim], K^T C K = seen^T seen
+    left = leading_eigenvectors(seen @ seen.T, rank)[1]
+    # Rows of left^T seen are singular value x right vector; QR makes them orthonormal without a division.
+    return np.linalg.qr(seen.T @ left)[0]
+
+
+FORM = Form(
+    "low_rank",
+    candidates,
+    decompose,
+    decompose_calibrated,
+    optimal=True,
+    source="Eckart & Young 1936; Chen et al. 2021 (DRONE)",
+)

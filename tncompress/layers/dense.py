@@ -1,0 +1,135 @@
+"""`TNDense`: a dense layer whose kernel is a tensor network. The only linear layer; its spec says which network."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+from tncompress.network.plan import contract, plan, to_dense
+from tncompress.network.spec import Spec
+
+DEFAULT_BATCH = 1024  # vectors to plan for where the shape does not tell
+
+
+@keras.saving.register_keras_serializable(package="tncompress")
+class TNDense(keras.layers.Layer):
+    """`activation(x W + bias)` with W given by the cores of a spec and never multiplied out.
+
+    Input `[..., in_dim]`, output `[..., out_dim]`; any number of leading axes, of any or unknown length.
+
+    Args:
+        spec: the network, or its config.
+        activation: as in `keras.layers.Dense`.
+        use_bias: add a bias `[out_dim]`.
+        core_initializer: of every core. None: normal, with the standard deviation that gives the outputs the variance
+            which Dense's default (Glorot) gives them.
+        bias_initializer, core_regularizer, bias_regularizer, core_constraint, bias_constraint: as in
+            `keras.layers.Dense`; those of cores act on every core by itself.
+
+    Raises:
+        ValueError: at build, if the last axis of the input is not `spec.in_dim`.
+
+    >>> from tncompress.forms import low_rank
+    >>> layer = TNDense(low_rank.spec(8, 4, rank=2), activation="relu")
+    >>> layer(ops.ones((3, 5, 8))).shape
+    TensorShape([3, 5, 4])
+    """
+
+    def __init__(
+        self,
+        spec: Spec | Mapping,
+        activation=None,
+        use_bias=True,
+        core_initializer=None,
+        bias_initializer="zeros",
+        core_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        core_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.spec = spec if isinstance(spec, Spec) else Spec.from_config(spec)
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.core_initializer = keras.initializers.get(core_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.core_regularizer = keras.regularizers.get(core_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.core_constraint = keras.constraints.get(core_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if input_shape[-1] != self.spec.in_dim:
+            raise ValueError(
+                f"{self.name}: the spec {str(self.spec)!r} maps {self.spec.in_dim} features, but the input has "
+                f"{input_shape[-1]} (shape {tuple(input_shape)}). Make the spec for in_dim={input_shape[-1]}."
+            )
+        self.cores = [
+            self.add_weight(
+                name=f"core_{k}",
+                shape=shape,
+                initializer=self.core_initializer or keras.initializers.RandomNormal(stddev=core_stddev(self.spec)),
+                regularizer=self.core_regularizer,
+                constraint=self.core_constraint,
+            )
+            for k, shape in enumerate(self.spec.core_shapes)
+        ]
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.spec.out_dim,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: self.spec.in_dim})
+
+    def call(self, x):
+        spec, shape = self.spec, ops.shape(x)
+        lead = shape[:-1]
+        batch = math.prod(lead) if all(isinstance(n, int) for n in lead) else DEFAULT_BATCH
+        x = ops.reshape(x, (-1, *spec.shape(spec.inputs)))  # [batch, *in_modes]
+        y = contract(plan(spec, max(batch, 1)), x, [ops.convert_to_tensor(c) for c in self.cores], ops)
+        y = ops.reshape(y, (*lead, spec.out_dim))  # [batch, *out_modes] -> [..., out_dim]
+        if self.bias is not None:
+            y = ops.add(y, self.bias)
+        return y if self.activation is None else self.activation(y)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.spec.out_dim)
+
+    def to_dense(self):
+        """The kernel `[in_dim, out_dim]` that the cores stand for, as numpy."""
+        return to_dense(self.spec, [ops.convert_to_numpy(core) for core in self.cores])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "spec": self.spec.to_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "core_initializer": keras.initializers.serialize(self.core_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "core_regularizer": keras.regularizers.serialize(self.core_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "core_constraint": keras.constraints.serialize(self.core_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+        }
+
+
+def core_stddev(spec: Spec) -> float:
+    """Standard deviation of core entries at which outputs have the variance that Glorot's rule gives to Dense.
+
+    An output is a sum over all input modes and bonds of products of one entry a core; the variances multiply.
+
+    >>> round(core_stddev(Spec.parse("i, i o -> o", i=50, o=50)) ** 2 * 50, 6)
+    1.0
+    """
+    summed = math.prod(spec.shape(m for m in (*spec.inputs, *spec.bonds) if m not in spec.block_modes))
+    variance = 2 * spec.in_dim / (spec.in_dim + spec.out_dim)
+    return (variance / summed) ** (1 / (2 * len(spec.cores)))

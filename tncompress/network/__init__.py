@@ -1,0 +1,1 @@
+"""What a compressed map is (`Spec`), in which order it is computed (`Plan`) and what that costs (`Cost`)."""

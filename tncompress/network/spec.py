@@ -1,0 +1,177 @@
+"""`Spec`: a compressed linear map as one einsum over named modes, plus the sizes of the modes.
+
+Structure without weights. Planner, cost, fitting, layers and saved files are functions of this value.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+Modes = tuple[str, ...]
+
+_MODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A linear map `x [batch, in_dim] -> y [batch, out_dim]` as a network of cores.
+
+    The text form is the constructor, the printed form and the file format::
+
+        "i, i c d, d e -> c e"      x, then the cores -> y
+
+    Modes of the first term are those of x, row-major; modes right of the arrow are those of y, row-major.
+    Roles are read off: *input* mode, *output* mode, *block* mode (in both), *bond* (only in cores; its size is
+    the rank), *hyper-edge* (a bond of three or more cores).
+
+    Args:
+        inputs: modes of x.
+        cores: modes of each weight tensor.
+        outputs: modes of y.
+        sizes: (mode, size) pairs; kept sorted, so that equal maps are equal values.
+
+    Raises:
+        ValueError: if a mode has no size, appears once only or twice in one term, or a size is not used.
+
+    >>> spec = Spec.parse("i, i r, r o -> o", i=768, r=64, o=3072)
+    >>> spec.in_dim, spec.out_dim, spec.num_params
+    (768, 3072, 245760)
+    """
+
+    inputs: Modes
+    cores: tuple[Modes, ...]
+    outputs: Modes
+    sizes: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(sorted((str(m), s) for m, s in self.sizes)))
+        self._check()
+
+    # -- text and configuration ------------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, equation: str, sizes: Mapping[str, int] | None = None, **more_sizes: int) -> "Spec":
+        """The spec of an equation such as `"i, i r, r o -> o"` with the size of every mode.
+
+        >>> Spec.parse("i, i o -> o", i=3, o=4)
+        Spec.parse('i, i o -> o', i=3, o=4)
+        """
+        sides = equation.split("->")
+        if len(sides) != 2:
+            raise ValueError(f"A spec is written 'x modes, core modes, ... -> y modes', got {equation!r}.")
+        terms = [tuple(term.split()) for term in sides[0].split(",")]
+        for mode in (m for term in (*terms, tuple(sides[1].split())) for m in term):
+            if not _MODE.match(mode):
+                raise ValueError(f"{mode!r} in {equation!r} is not a mode name (a letter, then letters or digits).")
+        all_sizes = {**(sizes or {}), **more_sizes}
+        return cls(terms[0], tuple(terms[1:]), tuple(sides[1].split()), tuple(all_sizes.items()))
+
+    @property
+    def equation(self) -> str:
+        """The text form without sizes, e.g. `"i, i r, r o -> o"`."""
+        terms = ", ".join(" ".join(term) for term in (self.inputs, *self.cores))
+        return f"{terms} -> {' '.join(self.outputs)}"
+
+    def to_config(self) -> dict:
+        """A JSON-able value from which `from_config` makes this spec again."""
+        return {"equation": self.equation, "sizes": dict(self.sizes)}
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> "Spec":
+        """The spec that `to_config` described.
+
+        >>> spec = Spec.parse("i, i o -> o", i=3, o=4)
+        >>> Spec.from_config(spec.to_config()) == spec
+        True
+        """
+        if not isinstance(config, Mapping) or set(config) != {"equation", "sizes"}:
+            raise ValueError(f"A spec's config has the keys 'equation' and 'sizes', got {config!r}.")
+        return cls.parse(config["equation"], config["sizes"])
+
+    def __str__(self) -> str:
+        return f"{self.equation}  ({', '.join(f'{m}={s}' for m, s in self.sizes)})"
+
+    def __repr__(self) -> str:
+        return f"Spec.parse({self.equation!r}, {', '.join(f'{m}={s}' for m, s in self.sizes)})"
+
+    # -- sizes -----------------------------------------------------------------------------------
+
+    @cached_property
+    def size(self) -> dict[str, int]:
+        """Size of every mode."""
+        return dict(self.sizes)
+
+    def shape(self, modes: Iterable[str]) -> tuple[int, ...]:
+        """Sizes of the given modes, in order."""
+        return tuple(self.size[m] for m in modes)
+
+    @property
+    def in_dim(self) -> int:
+        """Number of input features."""
+        return math.prod(self.shape(self.inputs))
+
+    @property
+    def out_dim(self) -> int:
+        """Number of output features."""
+        return math.prod(self.shape(self.outputs))
+
+    @property
+    def core_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of every core."""
+        return tuple(self.shape(core) for core in self.cores)
+
+    @property
+    def num_params(self) -> int:
+        """Number of weights in all cores; a bias is not part of a spec."""
+        return sum(math.prod(shape) for shape in self.core_shapes)
+
+    # -- roles -----------------------------------------------------------------------------------
+
+    @property
+    def block_modes(self) -> Modes:
+        """Modes of both x and y: the map is block-diagonal in them."""
+        return tuple(m for m in self.inputs if m in self.outputs)
+
+    @property
+    def bonds(self) -> Modes:
+        """Modes of cores only, in order of appearance; the size of a bond is a rank."""
+        open_modes = {*self.inputs, *self.outputs}
+        return tuple(dict.fromkeys(m for core in self.cores for m in core if m not in open_modes))
+
+    @property
+    def T(self) -> "Spec":  # noqa: N802 - the field's name for a transpose
+        """The transposed map: inputs and outputs exchanged, the same cores.
+
+        >>> Spec.parse("i, i r, r o -> o", i=3, r=2, o=4).T.equation
+        'o, i r, r o -> i'
+        """
+        return Spec(self.outputs, self.cores, self.inputs, self.sizes)
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        text = self.equation
+        if not self.cores:
+            raise ValueError(f"{text!r} has no core: write the modes of x, then of every core, then '-> y modes'.")
+        for term in (self.inputs, *self.cores, self.outputs):
+            if not term:
+                raise ValueError(f"{text!r} has an empty term: every tensor needs at least one mode.")
+            for mode, count in Counter(term).items():
+                if count > 1:
+                    raise ValueError(f"{text!r} repeats mode {mode!r} in the term '{' '.join(term)}'.")
+        uses = Counter(m for term in (self.inputs, *self.cores, self.outputs) for m in term)
+        if len(dict(self.sizes)) != len(self.sizes):
+            raise ValueError(f"{text!r}: a mode has two sizes in {self.sizes}.")
+        for mode, count in uses.items():
+            if mode not in dict(self.sizes):
+                raise ValueError(f"{text!r}: mode {mode!r} has no size; give {mode}=<size>.")
+            if count == 1:
+                raise ValueError(f"{text!r}: mode {mode!r} appears once only; join it to another term.")
+        for mode, size in self.sizes:
+            if mode not in uses:
+                raise ValueError(f"{text!r} does not use the size {mode}={size}.")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{text!r}: the size of {mode!r} must be a positive int, got {size!r}.")
