@@ -1,0 +1,34 @@
+"""BERT encoders in Keras 3: build one, read a Hugging Face folder, embed sentences.
+
+Light at the door: `import bert_models` loads neither Keras nor a backend; the names below load
+what they need when they are first used.
+
+>>> import bert_models
+>>> bert_models.BertConfig(num_layers=6).num_layers
+6
+"""
+
+from importlib import import_module
+
+__all__ = ["BertConfig", "build_encoder", "embed", "load", "load_tokenizer"]
+
+_HOMES = {
+    "BertConfig": "config",
+    "build_encoder": "encoder",
+    "embed": "sentence_embeddings",
+    "load": "checkpoints.huggingface",
+    "load_tokenizer": "text.tokenize",
+}
+
+
+def __getattr__(name: str):
+    """Import a public name from its module when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"bert_models has no {name!r}; its public names are {', '.join(__all__)}.")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

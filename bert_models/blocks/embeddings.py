@@ -1,0 +1,88 @@
+"""Word, position and segment embeddings, added and normalised: the first layer of BERT."""
+
+import keras
+from keras import ops
+
+from bert_models.config import BertConfig
+
+
+@keras.saving.register_keras_serializable(package="bert_models")
+class Embeddings(keras.layers.Layer):
+    """Dropout(LayerNorm(word + position + segment)).
+
+    The tables are `keras.layers.Embedding`s under the attributes `word`, `position` and `segment`.
+
+    Args:
+        config: a `BertConfig`, or its dict.
+
+    Call with `input_word_ids` and `input_type_ids`, int32 [B, S]; gives [B, S, H].
+
+    Raises:
+        ValueError: more than `max_positions` tokens; in eager TensorFlow also an id outside its
+        table.
+
+    >>> layer = Embeddings(BertConfig(vocab_size=9, hidden_size=4, num_heads=2))
+    >>> tuple(layer(ops.array([[1, 2, 3]]), ops.array([[0, 0, 1]])).shape)
+    (1, 3, 4)
+    """
+
+    def __init__(self, config: BertConfig | dict, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        self.word = self._table(self.config.vocab_size, "word")
+        self.position = self._table(self.config.max_positions, "position")
+        self.segment = self._table(self.config.type_vocab_size, "segment")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=self.config.layer_norm_epsilon, dtype="float32", name="norm"
+        )
+        self.dropout = keras.layers.Dropout(self.config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
+
+    def _table(self, rows: int, name: str) -> keras.layers.Embedding:
+        init = keras.initializers.TruncatedNormal(stddev=self.config.init_stddev)
+        return keras.layers.Embedding(
+            rows,
+            self.config.hidden_size,
+            embeddings_initializer=init,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):
+        for table in (self.word, self.position, self.segment):
+            table.build(input_shape)
+        self.norm.build((*input_shape, self.config.hidden_size))
+
+    def call(self, input_word_ids, input_type_ids, training=None):
+        self._check_length(input_word_ids.shape[1])
+        self._check_ids("input_word_ids", input_word_ids, self.config.vocab_size)
+        self._check_ids("input_type_ids", input_type_ids, self.config.type_vocab_size)
+        positions = ops.arange(ops.shape(input_word_ids)[1], dtype="int32")  # [S]
+        x = self.word(input_word_ids) + self.segment(input_type_ids)  # [B, S, H]
+        x = self.norm(x + self.position(positions))  # [S, H] is added to every row
+        return self.dropout(x, training=training)
+
+    def _check_length(self, length: int | None) -> None:
+        if length is not None and length > self.config.max_positions:
+            raise ValueError(
+                f"{self.name}: the batch has {length} tokens per row, but this encoder knows "
+                f"{self.config.max_positions} positions. Truncate the text to "
+                f"max_length={self.config.max_positions} tokens."
+            )
+
+    def _check_ids(self, name: str, ids, rows: int) -> None:
+        # Only eager TensorFlow hands out values without a copy from a device or a trace; elsewhere
+        # an id beyond the table is the backend's own error, or on an accelerator none at all.
+        if keras.backend.backend() != "tensorflow" or not hasattr(ids, "numpy"):
+            return
+        values = ids.numpy()
+        if values.size and not 0 <= values.min() <= values.max() < rows:
+            raise ValueError(
+                f"{self.name}: {name} must be from 0 to {rows - 1}, got {values.min()} to "
+                f"{values.max()}. Use the tokenizer that belongs to this encoder."
+            )
+
+    def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
+        return (*input_word_ids_shape, self.config.hidden_size)
+
+    def get_config(self):
+        return {**super().get_config(), "config": self.config.to_dict()}

@@ -1,0 +1,1 @@
+"""Weights from other people's files: the name tables and the readers."""

@@ -1,0 +1,77 @@
+"""`build_encoder`: a BERT encoder as a Keras model, from a `BertConfig`."""
+
+import keras
+
+from bert_models.blocks.embeddings import Embeddings
+from bert_models.blocks.encoder_block import EncoderBlock
+from bert_models.config import BertConfig
+
+# The dict of inputs, each int32 [B, S]; the text side makes arrays with the same names.
+INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
+
+
+@keras.saving.register_keras_serializable(package="bert_models")
+class Encoder(keras.Model):
+    """A functional Keras model that knows its `BertConfig` and can be exported."""
+
+    @property
+    def config(self) -> BertConfig:
+        """The config it was built from; survives `.keras`, since the layers carry it."""
+        return self.get_layer("embeddings").config
+
+    def export(self, filepath, *args, **kwargs):
+        """`keras.Model.export` with `encoder_outputs` as `encoder_outputs_0`, `encoder_outputs_1`
+        ...
+
+        A SavedModel signature holds tensors only, so the list has to be taken apart.
+        """
+        outputs = dict(self.output)
+        for i, hidden in enumerate(outputs.pop("encoder_outputs")):
+            outputs[f"encoder_outputs_{i}"] = hidden
+        flat = keras.Model(self.input, outputs, name=self.name)
+        return flat.export(filepath, *args, **kwargs)
+
+
+def build_encoder(config: BertConfig, *, name: str = "encoder") -> Encoder:
+    """Build a BERT encoder with new random weights.
+
+    Inputs: a dict of int32 [B, S], `input_word_ids`, `input_mask` (1 = token, 0 = padding) and
+    `input_type_ids`; S may differ from batch to batch, up to `config.max_positions`.
+
+    Outputs: a dict of `sequence_output` [B, S, H], `pooled_output` [B, H] (tanh of the first
+    token's projection) and `encoder_outputs`, the list of the L blocks' outputs [B, S, H]; its
+    last item is `sequence_output`.
+
+    Args:
+        config: the architecture.
+        name: name of the model.
+
+    Source: Devlin et al. 2018, arXiv:1810.04805.
+
+    >>> encoder = build_encoder(BertConfig(vocab_size=9, hidden_size=4, num_heads=2, num_layers=3))
+    >>> batch = {name: keras.ops.ones((2, 5), "int32") for name in INPUT_NAMES}
+    >>> outputs = encoder(batch)
+    >>> len(outputs["encoder_outputs"]), tuple(outputs["pooled_output"].shape)
+    (3, (2, 4))
+    """
+    # Inputs
+    inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in INPUT_NAMES}
+    mask = inputs["input_mask"]  # [B, S]
+
+    # Tokens to vectors, then block after block
+    x = Embeddings(config, name="embeddings")(inputs["input_word_ids"], inputs["input_type_ids"])
+    hidden = []
+    for i in range(config.num_layers):
+        x = EncoderBlock(config, name=f"block_{i}")(x, mask)  # [B, S, H]
+        hidden.append(x)
+
+    # The first token, [CLS], stands for the whole row
+    pooled = keras.layers.Dense(
+        config.hidden_size,
+        activation="tanh",
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.init_stddev),
+        name="pooler",
+    )(x[:, 0, :])  # [B, H]
+
+    outputs = {"sequence_output": x, "pooled_output": pooled, "encoder_outputs": hidden}
+    return Encoder(inputs, outputs, name=name)
