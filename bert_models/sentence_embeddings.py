@@ -1,15 +1,13 @@
 """Sentence embeddings: the mean of an encoder's last hidden states over the real tokens."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from bert_models.config import BertConfig
 from bert_models.text.tokenize import Tokenizer, check_sentences
+from tncompress.progress import progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 # Where a program is compiled for each shape (XLA), rows are padded to one of few lengths.
 # TensorFlow on a CPU takes any length in one program, so there it would only be work for nothing.
 COMPILED_LENGTH_STEP = 16
-# Fewer batches than this are over before a bar has been read.
-BATCHES_WORTH_A_BAR = 16
 
 
 def embed(
@@ -61,7 +57,7 @@ def embed(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rows = [
         _embed_batch(encoder, tokenizer([sentences[i] for i in batch]), tokenizer.max_length)
-        for batch in _watched(batches, progress)
+        for batch in progress_bar(batches, "Embedding", shown=progress)
     ]
     vectors = np.empty((len(sentences), rows[0].shape[-1]), "float32")
     vectors[order] = np.concatenate(rows)
@@ -106,8 +102,3 @@ def masked_mean(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     total = np.sum(np.asarray(states, "float32") * weights, axis=1)  # [B, H]
     return total / np.maximum(weights.sum(axis=1), 1)
 
-
-def _watched(batches: list, progress: bool | None):
-    if progress is None:
-        progress = sys.stderr.isatty() and len(batches) >= BATCHES_WORTH_A_BAR
-    return track(batches, "embedding", console=Console(stderr=True), disable=not progress)

@@ -20,8 +20,13 @@ def low_rank_factors(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndar
     """The best approximation `left [m, rank] @ right [rank, n]`, columns in order of importance.
 
     One factor has orthonormal columns (rows); the other carries the singular values. A float32 matrix is decomposed
-    in float32 as long as that can resolve what is dropped, else in float64.
+    in float32 as long as that can resolve what is dropped, else in float64. A rank above that of the matrix's shape
+    is filled up with zeros.
     """
+    unused = rank - min(rank, *matrix.shape)
+    if unused:
+        left, right = low_rank_factors(matrix, rank - unused)
+        return np.pad(left, ((0, 0), (0, unused))), np.pad(right, ((0, unused), (0, 0)))
     if matrix.dtype == np.float32:
         left, right, dropped = _project(matrix, rank)
         # A float32 Gram matrix knows energies to about 1e-7 of the largest; a smaller rest is noise.
@@ -42,7 +47,7 @@ def _project(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, flo
     gram = matrix @ matrix.T
     values, vectors = leading_eigenvectors(gram, rank)
     energy = float(np.trace(gram))
-    dropped = 1 - float(values.sum()) / energy if energy > 0 else 0.0
+    dropped = 1 - float(values.sum()) / energy if 0 < energy < np.inf else 0.0  # unknown where squares overflow
     return vectors, vectors.T @ matrix, dropped
 
 

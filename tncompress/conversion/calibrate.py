@@ -48,23 +48,22 @@ def calibrate(
     for number, batch in enumerate(progress_bar(batches, "Calibrating", total, progress)):
         x = _inputs(batch, model)
         given = _mask(x, mask, number)
+        not_finite: list[str] = []
 
-        def see(path: str, value: Any, given=given, number=number) -> None:
+        def see(path: str, value: Any, given=given, not_finite=not_finite) -> None:
             found = _moments(value, given)
             if not np.isfinite(found.scatter).all():
-                raise NotFinite(f"The layer {path!r} sees NaN or infinity in calibration batch {number}; remove it.")
+                not_finite.append(path)  # an error from within a call would get Keras's long story around it
             moments[path] = moments[path] + found if path in moments else found
 
         with watched(layers, see):
             _run(model, x, number)
+        if not_finite:
+            raise ValueError(f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it.")
     for path in paths:
         if path not in moments or not moments[path].count:
             raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
     return moments
-
-
-class NotFinite(ValueError):
-    """A layer sees NaN or infinity."""
 
 
 def _moments(value: Any, given: np.ndarray | None) -> Moments:
@@ -84,8 +83,6 @@ def _moments(value: Any, given: np.ndarray | None) -> Moments:
 def _run(model: keras.Model, x: Any, number: int) -> None:
     try:
         model(x, training=False)
-    except NotFinite:
-        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(f"The model {model.name!r} does not take calibration batch {number} ({reason}).") from None
@@ -125,10 +122,11 @@ def _rows(data: Any, start: int) -> Any:
 
 def _inputs(batch: Any, model: keras.Model) -> Any:
     """The x of `(x, y)` and `(x, y, weights)`; what the model takes as it is otherwise."""
-    takes_tuple = isinstance(getattr(model, "_inputs_struct", None), (list, tuple)) and len(model.inputs) > 1
-    if isinstance(batch, tuple) and not takes_tuple and batch:
-        return batch[0]
-    return batch
+    if not isinstance(batch, tuple) or not batch:
+        return batch
+    several = isinstance(getattr(model, "_inputs_struct", None), (list, tuple)) and len(model.inputs) > 1
+    is_one_of_them = several and not isinstance(batch[0], (list, tuple, Mapping))
+    return batch if is_one_of_them else batch[0]
 
 
 def _mask(x: Any, mask: Mask, number: int) -> np.ndarray | None:

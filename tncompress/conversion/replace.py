@@ -54,7 +54,8 @@ def replace_dense(
             this function is true). None: all dense layers.
         exclude: not these layers, likewise.
         calibration: an iterable of batches of what the model takes as input, a `tf.data.Dataset`, or all inputs at
-            once as an array or a dict of arrays. No labels are needed; a few hundred real inputs do.
+            once as an array or a dict of arrays; or the moments that `tncompress.calibrate` gave, to use them again.
+            No labels are needed; a thousand real inputs do.
         mask: which positions of calibration inputs count, see `tncompress.calibrate`.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
             keep, form, include and exclude.
@@ -84,7 +85,7 @@ def replace_dense(
         chosen = [site for site in sites if site.path in choices]
     _check_kernels(model, chosen)
     copy = copy_model(model)
-    moments = calibrate(copy, [s.path for s in chosen], calibration, mask=mask, progress=progress) if calibration is not None else {}
+    moments = _moments(copy, chosen, calibration, mask, progress)
     outcomes, fits = _fit_all(copy, chosen, choices, keep, forms, moments, seed, progress)
     _install(copy, outcomes, fits)
     done = {outcome.path: outcome for outcome in outcomes}
@@ -132,7 +133,9 @@ def _fit_all(
     layers = locate(model, [site.path for site in sites])
     outcomes, fits = [], {}
     left = 0.0
-    for site in progress_bar(sites, "Fitting", shown=progress):
+    # The smallest last: its ranks come in the finest steps, so that they use up what the others left.
+    largest_first = sorted(sites, key=lambda site: -site.num_params)
+    for site in progress_bar(largest_first, "Fitting", shown=progress):
         kernel, seen = kernel_of(layers[site.path]), moments.get(site.path)
         if choices is not None:
             choice = choices[site.path]
@@ -155,6 +158,21 @@ def _fit_all(
             )
         )
     return outcomes, fits
+
+
+def _moments(
+    model: keras.Model, sites: Sequence[Site], calibration: Any, mask: Mask, progress: bool | None
+) -> Mapping[str, Moments]:
+    """Moments of the sites' inputs: gathered now, gathered before, or none."""
+    if calibration is None:
+        return {}
+    paths = [site.path for site in sites]
+    if not (isinstance(calibration, Mapping) and any(isinstance(m, Moments) for m in calibration.values())):
+        return calibrate(model, paths, calibration, mask=mask, progress=progress)
+    missing = [path for path in paths if path not in calibration]
+    if missing:
+        raise ValueError(f"The calibration moments lack the layer {missing[0]!r}; gather them for all chosen layers.")
+    return calibration
 
 
 def _install(model: keras.Model, outcomes: Sequence[Outcome], fits: Mapping[str, Fit]) -> None:

@@ -71,7 +71,12 @@ class Compression:
 class CompressedModel:
     """What a compressed model has besides the class of the dense one. See `compression_of`."""
 
+    dense_class: type
     _compression: Compression
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> keras.Model:
+        # Who makes one from parts, as keras.models.clone_model does, gets an ordinary model with the same layers.
+        return cls.dense_class(*args, **kwargs)
 
     def get_config(self) -> dict:
         return {
@@ -90,7 +95,7 @@ class CompressedModel:
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`, but a save that fails leaves an older file as it was."""
         path = Path(filepath)
-        if path.suffix != ".keras":  # not a single file of ours: Keras's own rules and errors
+        if path.suffix != ".keras" or "://" in str(filepath):  # not a file of ours: Keras's own rules and errors
             super().save(filepath, overwrite=overwrite, **kwargs)  # type: ignore[misc]
             return
         if path.exists() and not overwrite:
@@ -113,7 +118,7 @@ def remember(model: keras.Model, compression: Compression) -> keras.Model:
 
 @lru_cache(maxsize=None)
 def _compressed_class(base: type) -> type:
-    cls = type(f"Compressed{base.__name__}", (CompressedModel, base), {"__module__": __name__})
+    cls = type(f"Compressed{base.__name__}", (CompressedModel, base), {"__module__": __name__, "dense_class": base})
     # One registered name for all: which class it is, is in the config of the dense model.
     return keras.saving.register_keras_serializable(package="tncompress", name="CompressedModel")(cls)
 

@@ -1,5 +1,6 @@
 """Where the dense layers of a model are: one `Site` for each, with the reason if it has to stay as it is."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -93,30 +94,66 @@ def locate(model: keras.Model, paths: Sequence[str]) -> dict[str, keras.layers.L
     return {path: layers[path] for path in paths}
 
 
-def walk(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+def walk(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
     """Every layer below (and not including) `layer` with its path; a shared layer once for every path."""
-    for name, child in _children(layer):
-        child_path = f"{path}/{name}" if path else name
-        yield child_path, child
-        yield from walk(child, child_path)
+    yield from _walk(layer, (), (), _saves_names(layer))
 
 
-def _children(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]:
+def _walk(
+    layer: keras.layers.Layer, path: tuple[str, ...], above: tuple[keras.layers.Layer, ...], names_are_saved: bool
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    above = (*above, layer)
+    for name, child in _children(layer, names_are_saved):
+        if any(child is one for one in above):  # a sublayer that holds its parent
+            continue
+        child_path = (*path, name)
+        yield "/".join(child_path), child
+        yield from _walk(child, child_path, above, names_are_saved and _saves_names(child))
+
+
+def _saves_names(layer: keras.layers.Layer) -> bool:
+    """The config of Functional and Sequential models holds their layers; other classes make theirs anew."""
+    cls = getattr(layer, "dense_class", type(layer))
+    return cls.__name__ in ("Functional", "Sequential") and cls.__module__.startswith("keras.")
+
+
+def _children(layer: keras.layers.Layer, names_are_saved: bool) -> list[tuple[str, keras.layers.Layer]]:
     """Direct sublayers by name: a graph's layers have names of their own, others those of their attributes."""
     tracked = list(layer._flatten_layers(include_self=False, recursive=False))
+    names = [child.name for child in tracked] if names_are_saved else _stable_names(tracked)
     # Functional and Sequential models; the former, and subclasses like keras_hub's backbones, hold a graph of operations.
     if isinstance(layer, keras.Sequential) or getattr(layer, "_operations", None):
-        return [(child.name, child) for child in tracked]
+        return list(zip(names, tracked, strict=True))
     known = {id(child) for child in tracked}
     named = [
         (name, child)
-        for attribute, value in vars(layer).items()
+        for attribute, value in _attributes(layer).items()
         if attribute not in _BOOKKEEPING and not attribute.startswith("_self_")
         for name, child in _layers_in(value, attribute)
         if id(child) in known
     ]
-    missed = [(child.name, child) for child in tracked if id(child) not in {id(c) for _, c in named}]
-    return named + missed
+    found = {id(child) for _, child in named}
+    return named + [(name, child) for name, child in zip(names, tracked, strict=True) if id(child) not in found]
+
+
+def _stable_names(layers: Sequence[keras.layers.Layer]) -> list[str]:
+    """Names that the same constructor gives again: Keras's own ones, `dense_7`, are counted anew, `dense`, `dense_1`."""
+    names: list[str] = []
+    for layer in layers:
+        kind = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3_\2\4", type(layer).__name__).lower()
+        name, count = layer.name, 0
+        if re.fullmatch(rf"{kind}(_\d+)?", layer.name):
+            name = kind
+            while name in names:
+                count += 1
+                name = f"{kind}_{count}"
+        names.append(name)
+    return names
+
+
+def _attributes(layer: keras.layers.Layer) -> dict[str, object]:
+    """The layer's attributes; PyTorch keeps those that are layers apart from the others."""
+    return {**vars(layer).get("_modules", {}), **vars(layer)}
 
 
 def _layers_in(value: object, name: str) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -138,10 +175,10 @@ def _site(path: str, layer: keras.layers.Layer) -> Site:
     if not layer.built:
         return Site(path, kind, 0, 0, False, "not built: the model never calls it")
     if isinstance(layer, keras.layers.EinsumDense):
-        size, outputs = _size(layer.kernel.shape), _size(layer.full_output_shape[1:])
+        in_dim, out_dim = _einsum_dims(layer)
         reason = "EinsumDense: only Dense layers are replaced so far"
-        return Site(path, kind, max(size // max(outputs, 1), 1), min(outputs, size), layer.bias is not None, reason)
-    in_dim, out_dim = layer._kernel.shape[0], layer.units
+        return Site(path, kind, in_dim, out_dim, layer.bias is not None, reason)
+    in_dim, out_dim = getattr(layer.input_spec, "axes", {}).get(-1, 0), layer.units
     reason = None
     if type(layer) is not keras.layers.Dense:
         reason = f"{kind} is a subclass of Dense and may compute something else"
@@ -152,11 +189,12 @@ def _site(path: str, layer: keras.layers.Layer) -> Site:
     return Site(path, kind, in_dim, out_dim, layer.use_bias, reason)
 
 
-def _size(shape: Sequence[int | None]) -> int:
-    size = 1
-    for n in shape:
-        size *= n or 1
-    return size
+def _einsum_dims(layer: keras.layers.EinsumDense) -> tuple[int, int]:
+    """Features that the kernel sums over, and features that it makes."""
+    operands, result = layer.equation.replace(" ", "").split("->")
+    sizes = dict(zip(operands.split(",")[1], layer.kernel.shape, strict=True))
+    made = math.prod(size for letter, size in sizes.items() if letter in result)
+    return math.prod(sizes.values()) // made, made
 
 
 def _matching(sites: list[Site], chosen: Filter, argument: str) -> set[str]:

@@ -7,8 +7,9 @@ docs/surgery.md for the ways that were compared.
 """
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-
+from copy import deepcopy
 from typing import Any
 
 import keras
@@ -43,7 +44,7 @@ def rebuilt(config: Mapping, model: keras.Model | None = None) -> keras.Model:
     """
     try:
         with keras.saving.custom_object_scope(_classes(model) if model is not None else {}):
-            return keras.saving.deserialize_keras_object(config)
+            return keras.saving.deserialize_keras_object(deepcopy(config))  # Keras takes parts out of it
     except Exception as error:
         raise ValueError(f"The model cannot be made from its own config ({_first_line(error)}).") from None
 
@@ -60,7 +61,9 @@ def copy_model(model: keras.Model) -> keras.Model:
 
 
 def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[keras.layers.Layer] = ()) -> None:
-    """Give every layer of `target` the weights of the layer at the same path of `source`, but for layers in `skip`.
+    """Give every layer of `target` the state of the layer at the same path of `source`, but for layers in `skip`.
+
+    That is its weights, whether it is trainable, and what else it would save, such as a vocabulary.
 
     Raises:
         ValueError: if the two have other layers, or layers of other shapes.
@@ -73,17 +76,27 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
             "hold all arguments of the constructor, and its sublayers must be made in __init__ or build()."
         )
     for path, layer in ours.items():
+        if theirs[path].trainable != layer.trainable:
+            theirs[path].trainable = layer.trainable  # parents come first: they set it for all below
         if any(layer is one for one in skip):
             continue
-        store: dict = {}
-        layer.save_own_variables(store)
         try:
-            theirs[path].load_own_variables(store)
+            _copy_state(layer, theirs[path])
         except Exception as error:
             raise ValueError(
                 f"The layer {path or source.name!r} made from its own config takes other weights ({_first_line(error)}); "
                 "build its sublayers in build()."
             ) from None
+
+
+def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    store: dict = {}
+    source.save_own_variables(store)
+    target.load_own_variables(store)
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
 
 
 def put_networks(model: keras.Model, specs: Mapping[str, Spec]) -> dict[str, TNDense]:
@@ -132,9 +145,9 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
     """Within the context, every call of a layer first gives its input to `see(path, input)`."""
 
     def watching(path: str, call):
-        def watched_call(x, *args, **kwargs):
-            see(path, x)
-            return call(x, *args, **kwargs)
+        def watched_call(*args, **kwargs):
+            see(path, args[0] if args else kwargs["inputs"])
+            return call(*args, **kwargs)
 
         return watched_call
 

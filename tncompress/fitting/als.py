@@ -3,7 +3,7 @@
 The error is tr((W - W')^T M (W - W')) for a kernel W `[in_dim, out_dim]` and a metric M `[in_dim, in_dim]` of the inputs
 (the identity if none is given). The normal equations of one core are built by contracting the other cores twice, and
 split as far as the core's open modes allow; where they would still be too large they are solved by conjugate
-gradients, which need products with the network only. No form is known here.
+gradients, which only need products with the network. No form is known here.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from tncompress.network.plan import execute, pairwise, to_dense
 from tncompress.network.spec import Modes, Spec
 
-DIRECT_UNKNOWNS = 1500  # above, a factorisation costs more than a few products with the network
+DIRECT_ENTRIES = 20_000_000  # of the normal equations (160 MB); above, conjugate gradients cost less
 CG_STEPS = 12  # inexact steps do: the next sweep starts where this one stopped
 
 
@@ -133,13 +133,12 @@ def _best_core(problem: Problem, cores: list[np.ndarray], index: int) -> np.ndar
         [problem.target, *others, *_ones(problem)],
         (*shared, *joined, *free),
     )
-    unknowns = math.prod(spec.shape(joined))
-    if unknowns > DIRECT_UNKNOWNS and problem.metric is not None:
-        return _by_conjugate_gradients(problem, cores, index, right_side, (*shared, *joined, *free))
-    normal = _normal_matrix(problem, terms, others, tuple(shared), tuple(joined))
-    blocks = math.prod(spec.shape(shared))
-    solved = _solve(normal.reshape(blocks, unknowns, unknowns), right_side.reshape(blocks, unknowns, -1))
+    blocks, unknowns = math.prod(spec.shape(shared)), math.prod(spec.shape(joined))
     modes = (*shared, *joined, *free)
+    if blocks * unknowns**2 > DIRECT_ENTRIES:
+        return _by_conjugate_gradients(problem, cores, index, right_side, modes)
+    normal = _normal_matrix(problem, terms, others, tuple(shared), tuple(joined))
+    solved = _solve(normal.reshape(blocks, unknowns, unknowns), right_side.reshape(blocks, unknowns, -1))
     return np.ascontiguousarray(solved.reshape(spec.shape(modes)).transpose([modes.index(m) for m in core]))
 
 
@@ -187,21 +186,20 @@ def _by_conjugate_gradients(
 def _normal_product(problem: Problem, cores: list[np.ndarray], index: int, core: np.ndarray) -> np.ndarray:
     """The normal matrix times one core: through the network, the metric and back."""
     spec = problem.spec
-    inputs = set(spec.inputs) - set(spec.block_modes)
-    prime = lambda modes: tuple(_primed(m) if m in inputs else m for m in modes)  # noqa: E731
+    split = set(spec.inputs) - set(spec.block_modes) if problem.metric is not None else set()
+    prime = lambda modes: tuple(_primed(m) if m in split else m for m in modes)  # noqa: E731
     trial = [core if k == index else c for k, c in enumerate(cores)]
-    image = _einsum(
-        problem, [*map(prime, spec.cores), *problem.unseen], [*trial, *_ones(problem)], prime(problem.open_modes)
-    )
-    weighted = _einsum(
-        problem, [problem.metric_modes, prime(problem.open_modes)], [problem.metric_tensor, image], problem.open_modes
-    )
+    seen = prime(problem.open_modes)
+    image = _einsum(problem, [*map(prime, spec.cores), *problem.unseen], [*trial, *_ones(problem)], seen)
+    if problem.metric is not None:
+        metric = (problem.metric_modes, problem.metric_tensor)
+        image = _einsum(problem, [metric[0], seen], [metric[1], image], problem.open_modes)
     terms = [c for k, c in enumerate(spec.cores) if k != index]
     others = [c for k, c in enumerate(cores) if k != index]
     return _einsum(
         problem,
         [problem.open_modes, *terms, *problem.unseen],
-        [weighted, *others, *_ones(problem)],
+        [image, *others, *_ones(problem)],
         spec.cores[index],
     )
 

@@ -11,7 +11,7 @@ from tncompress.network.plan import to_dense
 from tncompress.network.spec import Spec
 
 RANDOM_STARTS = 3  # without a closed form to start from
-LARGE_KERNEL = 100_000  # weights; above, one start and fewer sweeps
+LARGE_KERNEL = 100_000  # weights; above, one start and few sweeps: most is gained in the first
 DAMPING = 1e-4  # of the mean variance: directions that calibration never saw keep their weights as far as is free
 
 
@@ -99,13 +99,16 @@ def _cores(
     if cores is not None and is_optimal:
         return cores, "closed form"
     large = kernel.size > LARGE_KERNEL
-    options = {"sweeps": sweeps or (10 if large else 100), "tolerance": 1e-3 if large else 1e-6}
+    tolerance = 1e-3 if large else 1e-6
     double = kernel.astype(np.float64)
     if cores is None:
         starts = [random_cores(spec, seed + k) for k in range(1 if large else RANDOM_STARTS)]
-        cores = min((als(double, spec, start, **options) for start in starts), key=lambda found: found[1])[0]
+        most = sweeps or (10 if large else 100)
+        found = [als(double, spec, start, sweeps=most, tolerance=tolerance) for start in starts]
+        cores = min(found, key=lambda pair: pair[1])[0]
     if metric is not None or form is None or not form.optimal:
-        cores, _ = als(double, spec, cores, _damped(metric), **options)
+        most = sweeps or (4 if large else 100)
+        cores, _ = als(double, spec, cores, _damped(metric), sweeps=most, tolerance=tolerance)
     return cores, "alternating least squares"
 
 

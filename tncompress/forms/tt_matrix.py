@@ -65,12 +65,14 @@ def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
     rest = tensor.reshape(1, -1)
     cores = []
     for k in range(count - 1):
+        matrix = rest.reshape(len(rest) * ins[k] * outs[k], -1)
         rank = spec.size[f"r{k + 1}"]
-        left, right = low_rank_factors(rest.reshape(len(rest) * ins[k] * outs[k], -1), rank)
+        left, right = low_rank_factors(matrix, min(rank, *matrix.shape))
         # What is dropped later is measured right only if all cores so far are orthonormal.
         left, triangle = np.linalg.qr(left)
-        cores.append(left)
-        rest = triangle @ right
+        unused = rank - left.shape[1]  # a bond wider than the matrix has use for
+        cores.append(np.pad(left, ((0, 0), (0, unused))))
+        rest = np.pad(triangle @ right, ((0, unused), (0, 0)))
     return [core.reshape(shape) for core, shape in zip([*cores, rest], spec.core_shapes, strict=True)]
 
 

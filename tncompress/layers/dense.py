@@ -9,7 +9,7 @@ from keras import ops
 from tncompress.network.plan import contract, plan, to_dense
 from tncompress.network.spec import Spec
 
-DEFAULT_BATCH = 1024  # vectors to plan for where the shape does not tell
+PLANNED_BATCH = 1024  # vectors at once, e.g. 8 texts of 128 tokens: what the order of contraction is chosen for
 
 
 @keras.saving.register_keras_serializable(package="tncompress")
@@ -52,6 +52,7 @@ class TNDense(keras.layers.Layer):
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.spec = spec if isinstance(spec, Spec) else Spec.from_config(spec)
+        self.plan = plan(self.spec, PLANNED_BATCH)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.core_initializer = keras.initializers.get(core_initializer)
@@ -89,13 +90,11 @@ class TNDense(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: self.spec.in_dim})
 
-    def call(self, x):
-        spec, shape = self.spec, ops.shape(x)
-        lead = shape[:-1]
-        batch = math.prod(lead) if all(isinstance(n, int) for n in lead) else DEFAULT_BATCH
-        x = ops.reshape(x, (-1, *spec.shape(spec.inputs)))  # [batch, *in_modes]
-        y = contract(plan(spec, max(batch, 1)), x, [ops.convert_to_tensor(c) for c in self.cores], ops)
-        y = ops.reshape(y, (*lead, spec.out_dim))  # [batch, *out_modes] -> [..., out_dim]
+    def call(self, inputs):  # named as in Dense, which may be called by keyword
+        lead = ops.shape(inputs)[:-1]
+        x = ops.reshape(inputs, (-1, *self.spec.shape(self.spec.inputs)))  # [batch, *in_modes]
+        y = contract(self.plan, x, [ops.convert_to_tensor(core) for core in self.cores], ops)  # [batch, *out_modes]
+        y = ops.reshape(y, (*lead, self.spec.out_dim))
         if self.bias is not None:
             y = ops.add(y, self.bias)
         return y if self.activation is None else self.activation(y)

@@ -54,8 +54,8 @@ class TNFeedForward(keras.layers.Layer):
         self.dropout.build(hidden)
         self.condense.build(hidden)
 
-    def call(self, x, training=None):
-        return self.condense(self.dropout(self.expand(x), training=training))
+    def call(self, inputs, training=None):
+        return self.condense(self.dropout(self.expand(inputs), training=training))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.condense.spec.out_dim)

