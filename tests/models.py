@@ -274,7 +274,11 @@ KINDS = {
     "functional": Kind(functional, lambda: {"left": vectors(), "right": vectors(1)}, ("shared", "wide", "narrow")),
     "sequential": Kind(sequential, vectors, ("first", "second")),
     "subclassed": Kind(subclassed, vectors, _INNER),
-    "lazy": Kind(lazy, vectors, ("first", *(f"inner/{path}" for path in _INNER), "graph/dense", "sequence/dense", "sequence/dense_1")),
+    "lazy": Kind(
+        lazy,
+        vectors,
+        ("first", *(f"inner/{path}" for path in _INNER), "graph/dense", "sequence/dense", "sequence/dense_1"),
+    ),
     "functional_of_models": Kind(
         functional_of_models,
         vectors,

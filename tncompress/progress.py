@@ -30,7 +30,8 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    # In a terminal the bar goes away; a log keeps its last state.
+    bar = Progress(*columns, console=Console(stderr=True), transient=sys.stderr.isatty())
     task = bar.add_task(label, total=total)
     started = time.monotonic()
     running = False

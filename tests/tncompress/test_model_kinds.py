@@ -232,8 +232,9 @@ def test_inside_a_larger_model(tmp_path):
         assert {row.reason for row in report(again).rows} == {"a network already", "not compressed"}
 
 
-def test_clone_is_an_ordinary_model(tmp_path):
-    model, inputs = made("sequential")
+@pytest.mark.parametrize("name", ["sequential", "functional"])
+def test_clone_is_an_ordinary_model(name, tmp_path):
+    model, inputs = made(name)
     small = replace_dense(model, keep=0.6)
     clone = keras.models.clone_model(small)
     clone.set_weights(small.get_weights())

@@ -66,6 +66,12 @@ def test_a_large_mean_costs_no_precision():
     assert_same(Moments.of(x), x, 2e-6)
 
 
+def test_a_mean_that_the_dtype_rounds():
+    """A standard deviation of 0.01 about 1e4 in float32, whose numbers are 0.001 apart there, as the mean's are."""
+    x = (10000.000488 + 0.01 * np.random.default_rng(0).normal(size=(2000, 4))).astype(np.float32)
+    assert_same(Moments.of(x), x, 2000 * np.finfo(np.float32).eps)
+
+
 def test_uneven_batches_and_either_order():
     x = data(60)
     parts = Moments.of(x[:1]), Moments.of(x[1:50]), Moments.of(x[50:])

@@ -1,6 +1,7 @@
 """`replace_dense` and `densify`: budgets, recipes, repeated use, compiled models, bad arguments."""
 
 import json
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -29,32 +30,38 @@ def core_parameters(model):
 # -- how much stays ------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.sampled_from([96, 120, 128, 144]), min_size=5, max_size=7),
-    st.floats(0.15, 0.95),
-)
-def test_low_rank_meets_the_budget_within_a_hundredth(widths, keep):
-    model = stack(widths)
-    small = replace_dense(model, keep=keep)
-    before = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.sampled_from([48, 60, 64, 72]), min_size=5, max_size=7), st.floats(0.15, 0.95))
+def test_low_rank_uses_the_budget_up(widths, keep):
+    """What is left is less than one more rank of the smallest layer, the finest step there is."""
+    sizes = list(pairwise(widths))
+    small = replace_dense(stack(widths), keep=keep)
     dense = sum(int(np.prod(layer.kernel.shape)) for layer in small.layers if isinstance(layer, layers.Dense))
-    share = (core_parameters(small) + dense) / before
-    assert keep * 0.99 - 1e-9 <= share <= keep + 1e-9
+    left = keep * sum(a * b for a, b in sizes) - core_parameters(small) - dense
+    assert -1e-6 <= left < sum(min(sizes, key=np.prod)) + 1
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.77])
+def test_several_layers_meet_the_budget_within_a_hundredth(keep):
+    small = replace_dense(stack([128, 384, 128, 384, 128]), keep=keep)
+    assert 0.99 * keep <= core_parameters(small) / (4 * 128 * 384) <= keep
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from([6, 8, 12, 15, 16, 24]), min_size=2, max_size=4),
     st.floats(0.05, 1.0),
-    st.lists(st.sampled_from(["low_rank", "kronecker", "monarch", "tt_matrix", "block_diagonal"]), min_size=1, max_size=2),
+    st.lists(
+        st.sampled_from(["low_rank", "kronecker", "monarch", "tt_matrix", "block_diagonal"]), min_size=1, max_size=2
+    ),
 )
 def test_budget_is_never_exceeded(widths, keep, form):
     model = stack(widths)
     try:
         small = replace_dense(model, keep=keep, form=form)
     except ValueError as error:
-        assert "No dense layer can be replaced" in str(error)
+        if "No dense layer can be replaced" not in str(error):
+            raise
         return
     found = report(small)
     reached = [row for row in found.rows if row.form or row.reason == "the budget has room for the dense kernel"]
@@ -74,12 +81,12 @@ def test_keep_one_leaves_everything_dense():
 
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_every_form(form, tmp_path):
-    model = stack([24, 36, 16], name="two")
-    small = replace_dense(model, keep=0.7, form=form)
-    assert [row.form for row in report(small).rows] == [form] * 2
-    assert report(small).keep <= 0.7
+    model = stack([16, 24], name="one")
+    small = replace_dense(model, keep=0.6, form=form)
+    assert [row.form for row in report(small).rows] == [form]
+    assert report(small).keep <= 0.6
     small.save(tmp_path / "small.keras")
-    x = np.random.default_rng(0).normal(0, 1, (3, 24)).astype("float32")
+    x = np.random.default_rng(0).normal(0, 1, (3, 16)).astype("float32")
     assert largest_difference(outputs_of(load(tmp_path / "small.keras"), x), outputs_of(small, x)) == 0.0
 
 
@@ -207,7 +214,9 @@ def test_replacing_twice(tmp_path):
     assert replace_dense(model, recipe=report(twice).recipe).count_params() == twice.count_params()
 
 
-@pytest.mark.parametrize("name", ["functional", "lazy", "sequential_of_models", "regularized", "preprocessed", "encoder"])
+@pytest.mark.parametrize(
+    "name", ["functional", "lazy", "sequential_of_models", "regularized", "preprocessed", "encoder"]
+)
 def test_densify_is_the_way_back(name, tmp_path):
     model, inputs = made(name)
     small = replace_dense(model, keep=0.6, calibration=[inputs])
@@ -312,7 +321,12 @@ def test_bad_recipes_in_one_sentence(recipe, words):
 
 def test_recipe_for_a_layer_that_cannot_be_replaced():
     small = replace_dense(made("sequential")[0], include="first")
-    refuses(small, ValueError, "recipe names 'first', which cannot be replaced: a network already", recipe={"first": choice()})
+    refuses(
+        small,
+        ValueError,
+        "recipe names 'first', which cannot be replaced: a network already",
+        recipe={"first": choice()},
+    )
 
 
 # -- bad arguments ------------------------------------------------------------------------------
@@ -419,7 +433,11 @@ def called(model):
 
 BAD_MODELS = {
     "not a model": (lambda: "model", TypeError, "Keras model was expected, got str"),
-    "not built": (lambda: keras.Sequential([layers.Dense(3)], name="raw"), ValueError, "'raw' is not built: call it once"),
+    "not built": (
+        lambda: keras.Sequential([layers.Dense(3)], name="raw"),
+        ValueError,
+        "'raw' is not built: call it once",
+    ),
     "no dense layer": (
         lambda: keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 2)]),
         ValueError,
@@ -437,7 +455,11 @@ BAD_MODELS = {
         ValueError,
         "The layer 'hidden' made from its own config takes other weights|cannot be copied",
     ),
-    "other layers": (lambda: called(ForgetsALayer(deep=True)), ValueError, r"has other layers \(deeper\); its get_config"),
+    "other layers": (
+        lambda: called(ForgetsALayer(deep=True)),
+        ValueError,
+        r"has other layers \(deeper\); its get_config",
+    ),
     "constructor that fails": (
         lambda: called(CannotBeBuiltAgain(WIDTH)),
         ValueError,
@@ -454,7 +476,11 @@ def test_bad_models_in_one_sentence(make, error, words):
 @pytest.mark.parametrize(
     ("form", "widths", "words"),
     [
-        ("kronecker", [7, 11], "no kronecker network of 7x11 is smaller than dense.* kronecker needs .*low_rank takes any"),
+        (
+            "kronecker",
+            [7, 11],
+            "no kronecker network of 7x11 is smaller than dense.* kronecker needs .*low_rank takes any",
+        ),
         ("monarch", [7, 11], "monarch needs "),
         ("block_diagonal", [7, 11], "block_diagonal needs "),
         (["kronecker", "monarch"], [7, 11], "no kronecker or monarch network of 7x11"),

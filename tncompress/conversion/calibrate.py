@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.sites import locate
-from tncompress.conversion.surgery import watched
+from tncompress.conversion.surgery import first_line, watched
 from tncompress.fitting.moments import Moments
 from tncompress.progress import progress_bar
 
@@ -59,7 +59,9 @@ def calibrate(
         with watched(layers, see):
             _run(model, x, number)
         if not_finite:
-            raise ValueError(f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it.")
+            raise ValueError(
+                f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it."
+            )
     for path in paths:
         if path not in moments or not moments[path].count:
             raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
@@ -84,7 +86,7 @@ def _run(model: keras.Model, x: Any, number: int) -> None:
     try:
         model(x, training=False)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise ValueError(f"The model {model.name!r} does not take calibration batch {number} ({reason}).") from None
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from keras import ops
 from tncompress.conversion.calibrate import Mask, calibrate
 from tncompress.conversion.saving import Compression, Outcome, compression_of, remember
 from tncompress.conversion.sites import Filter, Site, find_sites, locate
-from tncompress.conversion.surgery import copy_model, copy_weights, model_config, put_networks, rebuilt
+from tncompress.conversion.surgery import (
+    classes_of,
+    copy_model,
+    copy_weights,
+    first_line,
+    model_config,
+    put_networks,
+    rebuilt,
+)
 from tncompress.fitting.allocate import Choice, choose, smallest_params
 from tncompress.fitting.fit import Fit, fit
 from tncompress.fitting.moments import Moments
@@ -71,7 +79,7 @@ def replace_dense(
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(64)])
     >>> small = replace_dense(model, keep=0.5)
     >>> model.count_params(), small.count_params()
-    (33088, 16704)
+    (33088, 16640)
     """
     forms = _checked_forms(form)
     if recipe is None:
@@ -96,7 +104,7 @@ def replace_dense(
 
 
 def densify(model: keras.Model) -> keras.Model:
-    """The way back: a model of the original class with ordinary Dense layers whose kernels are the cores multiplied out.
+    """The way back: a model of the original class whose Dense layers have the cores multiplied out as kernels.
 
     It computes what the compressed model computes, up to rounding.
 
@@ -106,7 +114,7 @@ def densify(model: keras.Model) -> keras.Model:
     compression = compression_of(model)
     if compression is None:
         raise ValueError(f"The model {getattr(model, 'name', model)!r} holds no networks made by replace_dense.")
-    dense = rebuilt(compression.dense, model)
+    dense = rebuilt(compression.dense, classes_of(model), trusted=True)
     networks = locate(model, list(compression.recipe))
     copy_weights(model, dense, skip=networks.values())
     for path, layer in locate(dense, list(networks)).items():
@@ -153,9 +161,7 @@ def _fit_all(
         found = fit(kernel, choice.spec, seen, form=choice.form, centred=site.use_bias, seed=seed)
         fits[site.path] = found
         outcomes.append(
-            Outcome(
-                site.path, site.in_dim, site.out_dim, choice, found.method, found.weight_error, found.output_error
-            )
+            Outcome(site.path, site.in_dim, site.out_dim, choice, found.method, found.weight_error, found.output_error)
         )
     return outcomes, fits
 
@@ -209,8 +215,10 @@ def _compile_like(small: keras.Model, model: keras.Model) -> None:
     try:
         small.compile_from_config(model.get_compile_config())
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        warnings.warn(f"The new model could not be compiled as the given one ({reason}); compile it yourself.", stacklevel=3)
+        reason = first_line(error)
+        warnings.warn(
+            f"The new model could not be compiled as the given one ({reason}); compile it yourself.", stacklevel=3
+        )
 
 
 # -- arguments -------------------------------------------------------------------------------------
@@ -222,7 +230,9 @@ def _check_keep(keep: float) -> None:
 
 
 def _checked_forms(form: str | Sequence[str]) -> list[str]:
-    names = [form] if isinstance(form, str) else list(form)
+    names = [form] if isinstance(form, str) else form
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"form is the name of a factorisation, or several names, got {form!r}.")
     if not names:
         raise ValueError("form names no factorisation; give one such as 'low_rank', or several.")
     return [get_form(name).name for name in names]
@@ -240,7 +250,9 @@ def _replaceable(sites: Sequence[Site], keep: float, forms: Sequence[str]) -> li
             continue
         smallest = smallest_params(forms, site.in_dim, site.out_dim)
         if smallest is None:
-            sites[k] = _with_reason(site, f"no {' or '.join(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense")
+            sites[k] = _with_reason(
+                site, f"no {' or '.join(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense"
+            )
         elif keep < 1 and smallest > keep * site.num_params:
             share = smallest / site.num_params
             sites[k] = _with_reason(site, f"the smallest {' or '.join(forms)} network keeps {share:.1%} of the kernel")
@@ -273,7 +285,7 @@ def _checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
             raise ValueError(f"The recipe names the layer {path!r}, which the model does not have; it has {paths}.")
         try:
             choice = Choice.from_config(config)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError) as error:  # a recipe may hold anything
             raise ValueError(f"The recipe for {path!r} is not valid: {error}") from None
         if (choice.spec.in_dim, choice.spec.out_dim) != (site.in_dim, site.out_dim):
             raise ValueError(

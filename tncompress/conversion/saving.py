@@ -10,13 +10,13 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tncompress.conversion.surgery import put_networks, rebuilt
+from tncompress.conversion.surgery import first_line, put_networks, rebuilt
 from tncompress.fitting.allocate import Choice
 
 
@@ -86,8 +86,7 @@ class CompressedModel:
 
     @classmethod
     def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> keras.Model:
-        with keras.saving.custom_object_scope(dict(custom_objects or {})):
-            model = rebuilt(config["dense"])
+        model = rebuilt(config["dense"], custom_objects)
         compression = Compression(config["dense"], tuple(map(Outcome.from_config, config["outcomes"])))
         put_networks(model, {path: choice.spec for path, choice in compression.recipe.items()})
         return remember(model, compression)
@@ -116,7 +115,7 @@ def remember(model: keras.Model, compression: Compression) -> keras.Model:
     return model
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compressed_class(base: type) -> type:
     cls = type(f"Compressed{base.__name__}", (CompressedModel, base), {"__module__": __name__, "dense_class": base})
     # One registered name for all: which class it is, is in the config of the dense model.
@@ -146,12 +145,13 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> kera
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.is_dir() or not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras').")
+        raise ValueError(
+            f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras')."
+        )
     try:
         return keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
-            f"{path} cannot be loaded ({reason}). If the model has layers of your own, register them with Keras or pass "
-            "custom_objects; otherwise the file is damaged."
+            f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
+            "with Keras or pass custom_objects; otherwise the file is damaged."
         ) from None

@@ -121,7 +121,7 @@ def _children(layer: keras.layers.Layer, names_are_saved: bool) -> list[tuple[st
     """Direct sublayers by name: a graph's layers have names of their own, others those of their attributes."""
     tracked = list(layer._flatten_layers(include_self=False, recursive=False))
     names = [child.name for child in tracked] if names_are_saved else _stable_names(tracked)
-    # Functional and Sequential models; the former, and subclasses like keras_hub's backbones, hold a graph of operations.
+    # Sequential and Functional models; the latter, and subclasses like keras_hub's backbones, hold a graph.
     if isinstance(layer, keras.Sequential) or getattr(layer, "_operations", None):
         return list(zip(names, tracked, strict=True))
     known = {id(child) for child in tracked}
@@ -137,18 +137,25 @@ def _children(layer: keras.layers.Layer, names_are_saved: bool) -> list[tuple[st
 
 
 def _stable_names(layers: Sequence[keras.layers.Layer]) -> list[str]:
-    """Names that the same constructor gives again: Keras's own ones, `dense_7`, are counted anew, `dense`, `dense_1`."""
+    """Names that the same constructor gives again: those that Keras makes up, `dense_7`, are counted anew here."""
     names: list[str] = []
     for layer in layers:
-        kind = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3_\2\4", type(layer).__name__).lower()
-        name, count = layer.name, 0
-        if re.fullmatch(rf"{kind}(_\d+)?", layer.name):
-            name = kind
-            while name in names:
-                count += 1
-                name = f"{kind}_{count}"
+        name = made_up = re.sub(r"_\d+$", "", layer.name)
+        if made_up not in _own_names(layer):
+            names.append(layer.name)
+            continue
+        count = 0
+        while name in names:
+            count += 1
+            name = f"{made_up}_{count}"
         names.append(name)
     return names
+
+
+def _own_names(layer: keras.layers.Layer) -> set[str]:
+    """What Keras calls layers of this class; a network keeps the name of the Dense whose place it took."""
+    kind = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3_\2\4", type(layer).__name__).lower()
+    return {kind, "dense"} if isinstance(layer, TNDense) else {kind}
 
 
 def _attributes(layer: keras.layers.Layer) -> dict[str, object]:

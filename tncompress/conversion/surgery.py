@@ -29,24 +29,29 @@ def model_config(model: keras.Model) -> dict:
         config = keras.saving.serialize_keras_object(model)
     except Exception as error:  # whatever a user's get_config raises
         raise ValueError(
-            f"The model {model.name!r} cannot be copied because it has no config ({_first_line(error)}). Give its class "
+            f"The model {model.name!r} cannot be copied because it has no config ({first_line(error)}). Give its class "
             f"{type(model).__name__} a get_config() with the arguments of its constructor."
         ) from None
     config.pop("compile_config", None)
     return config
 
 
-def rebuilt(config: Mapping, model: keras.Model | None = None) -> keras.Model:
-    """A new, built model with fresh weights; classes that `model` uses need no registration.
+def rebuilt(config: Mapping, classes: Mapping[str, type] | None = None, *, trusted: bool = False) -> keras.Model:
+    """A new, built model with fresh weights.
+
+    Args:
+        config: from `model_config`.
+        classes: by name, those that are not registered with Keras.
+        trusted: it is of a model that is already in this process, so its Lambda layers are no danger.
 
     Raises:
         ValueError: if Keras cannot make it.
     """
     try:
-        with keras.saving.custom_object_scope(_classes(model) if model is not None else {}):
-            return keras.saving.deserialize_keras_object(deepcopy(config))  # Keras takes parts out of it
+        # Keras takes parts out of a config that it reads. Its custom_object_scope would hide the scope that we are in.
+        return keras.saving.deserialize_keras_object(deepcopy(config), dict(classes or {}), safe_mode=not trusted)
     except Exception as error:
-        raise ValueError(f"The model cannot be made from its own config ({_first_line(error)}).") from None
+        raise ValueError(f"The model cannot be made from its own config ({first_line(error)}).") from None
 
 
 def copy_model(model: keras.Model) -> keras.Model:
@@ -55,7 +60,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if the copy's layers or weights are others than the model's.
     """
-    copy = rebuilt(model_config(model), model)
+    copy = rebuilt(model_config(model), classes_of(model), trusted=True)
     copy_weights(model, copy)
     return copy
 
@@ -72,8 +77,8 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
     if ours.keys() != theirs.keys():
         difference = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
         raise ValueError(
-            f"The model {source.name!r} made from its own config has other layers ({difference}); its get_config() must "
-            "hold all arguments of the constructor, and its sublayers must be made in __init__ or build()."
+            f"The model {source.name!r} made from its own config has other layers ({difference}); its get_config() "
+            "must hold all arguments of the constructor, and its sublayers must be made in __init__ or build()."
         )
     for path, layer in ours.items():
         if theirs[path].trainable != layer.trainable:
@@ -84,8 +89,8 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
             _copy_state(layer, theirs[path])
         except Exception as error:
             raise ValueError(
-                f"The layer {path or source.name!r} made from its own config takes other weights ({_first_line(error)}); "
-                "build its sublayers in build()."
+                f"The layer {path or source.name!r} made from its own config takes other weights "
+                f"({first_line(error)}); build its sublayers in build()."
             ) from None
 
 
@@ -160,10 +165,12 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
             del layer.call
 
 
-def _classes(model: keras.Model) -> dict[str, type]:
+def classes_of(model: keras.Model) -> dict[str, type]:
+    """The classes of a model and its layers by name, but for those of Keras."""
     own = {type(layer) for layer in (model, *(layer for _, layer in walk(model)))}
     return {cls.__name__: cls for cls in own if not cls.__module__.startswith("keras.")}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, short enough to stand in a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -36,15 +36,14 @@ class Choice:
         return cls(get_form(config["form"]).name, Spec.from_config(config["spec"]))
 
 
-def choose(
-    kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], max_params: int
-) -> Choice | None:
+def choose(kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], max_params: int) -> Choice | None:
     """The best network for a kernel with at most `max_params` parameters; None if there is none so small.
 
     Every form gives its largest specs; where there are several they are compared on the kernel by their first
     approximation, under the metric if there is one.
     """
-    choices = [choice for form in forms for choice in near_budget(form, *kernel.shape, max_params)]
+    in_dim, out_dim = kernel.shape
+    choices = [choice for form in forms for choice in near_budget(form, in_dim, out_dim, max_params)]
     if len(choices) < 2:
         return choices[0] if choices else None
     return min(choices, key=lambda c: quick_error(kernel, c.spec, metric, get_form(c.form)))

@@ -1,9 +1,9 @@
 """Alternating least squares for any spec: with all other cores fixed, the map is linear in one core.
 
-The error is tr((W - W')^T M (W - W')) for a kernel W `[in_dim, out_dim]` and a metric M `[in_dim, in_dim]` of the inputs
-(the identity if none is given). The normal equations of one core are built by contracting the other cores twice, and
-split as far as the core's open modes allow; where they would still be too large they are solved by conjugate
-gradients, which only need products with the network. No form is known here.
+The error is tr((W - W')^T M (W - W')) for a kernel W `[in_dim, out_dim]` and a metric M `[in_dim, in_dim]` of the
+inputs (the identity if none is given). The normal equations of one core are built by contracting the other cores
+twice, and split as far as the core's open modes allow; where they would still be too large they are solved by
+conjugate gradients, which only need products with the network. No form is known here.
 """
 
 import math
@@ -12,10 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tncompress.network.plan import execute, pairwise, to_dense
+from tncompress.network.plan import execute, pairwise, plan, to_dense
 from tncompress.network.spec import Modes, Spec
 
-DIRECT_ENTRIES = 20_000_000  # of the normal equations (160 MB); above, conjugate gradients cost less
+DIRECT_ENTRIES = 20_000_000  # of the normal equations, at most: 160 MB
+DIRECT_FACTOR = 3  # an exact solution is worth so many times the work of a few conjugate-gradient steps
 CG_STEPS = 12  # inexact steps do: the next sweep starts where this one stopped
 
 
@@ -118,7 +119,7 @@ def _best_core(problem: Problem, cores: list[np.ndarray], index: int) -> np.ndar
     others = [c for k, c in enumerate(cores) if k != index]
     terms = [c for k, c in enumerate(spec.cores) if k != index]
     seen_elsewhere = {m for term in (*terms, *problem.unseen) for m in term}
-    outputs = {m for m in spec.outputs}
+    outputs = set(spec.outputs)
     if problem.metric is None:
         joined = [m for m in core if m in spec.bonds]
     else:
@@ -135,11 +136,21 @@ def _best_core(problem: Problem, cores: list[np.ndarray], index: int) -> np.ndar
     )
     blocks, unknowns = math.prod(spec.shape(shared)), math.prod(spec.shape(joined))
     modes = (*shared, *joined, *free)
-    if blocks * unknowns**2 > DIRECT_ENTRIES:
+    if not _direct_pays(problem, blocks, unknowns):
         return _by_conjugate_gradients(problem, cores, index, right_side, modes)
     normal = _normal_matrix(problem, terms, others, tuple(shared), tuple(joined))
     solved = _solve(normal.reshape(blocks, unknowns, unknowns), right_side.reshape(blocks, unknowns, -1))
     return np.ascontiguousarray(solved.reshape(spec.shape(modes)).transpose([modes.index(m) for m in core]))
+
+
+def _direct_pays(problem: Problem, blocks: int, unknowns: int) -> bool:
+    """Whether normal equations `[blocks, unknowns, unknowns]` are better built and solved than multiplied with."""
+    spec = problem.spec
+    product = 2 * plan(spec, spec.in_dim).flops  # through the network and back
+    if problem.metric is not None:
+        product += 2 * spec.in_dim**2 * spec.out_dim
+    small = blocks * unknowns**2 <= DIRECT_ENTRIES
+    return small and blocks * unknowns**3 <= DIRECT_FACTOR * CG_STEPS * product
 
 
 def _normal_matrix(
@@ -150,12 +161,13 @@ def _normal_matrix(
     with_metric = problem.metric is not None
     split = {*spec.bonds, *(m for m in spec.inputs if with_metric and m not in spec.block_modes)}
     prime = lambda modes: tuple(_primed(m) if m in split else m for m in modes)  # noqa: E731
-    all_terms = [*terms, *map(prime, terms), *problem.unseen]
-    operands = [*others, *others, *_ones(problem)]
+    all_terms, operands, copies = [*terms, *map(prime, terms)], [*others, *others], 1
     if with_metric:
-        all_terms.append(problem.metric_modes)
-        operands.append(problem.metric_tensor)
-    return _einsum(problem, all_terms, operands, (*shared, *joined, *prime(joined)))
+        all_terms += [*problem.unseen, problem.metric_modes]
+        operands += [*_ones(problem), problem.metric_tensor]
+    else:  # every copy of the map over an unseen block mode gives the same equations
+        copies = math.prod(spec.shape(m for modes in problem.unseen for m in modes))
+    return copies * _einsum(problem, all_terms, operands, (*shared, *joined, *prime(joined)))
 
 
 def _by_conjugate_gradients(

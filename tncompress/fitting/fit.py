@@ -10,7 +10,8 @@ from tncompress.forms import Form, get_form
 from tncompress.network.plan import to_dense
 from tncompress.network.spec import Spec
 
-RANDOM_STARTS = 3  # without a closed form to start from
+MOST_STARTS, START_WEIGHTS = 12, 30_000  # random starts at most, and kernel weights that all of them may add up to
+SCREENING_SWEEPS, POLISHED = 20, 4  # of every start; so many of the best go on
 LARGE_KERNEL = 100_000  # weights; above, one start and few sweeps: most is gained in the first
 DAMPING = 1e-4  # of the mean variance: directions that calibration never saw keep their weights as far as is free
 
@@ -98,18 +99,31 @@ def _cores(
     cores, is_optimal = _closed_form(kernel, spec, metric, form) if form else (None, False)
     if cores is not None and is_optimal:
         return cores, "closed form"
-    large = kernel.size > LARGE_KERNEL
-    tolerance = 1e-3 if large else 1e-6
-    double = kernel.astype(np.float64)
-    if cores is None:
-        starts = [random_cores(spec, seed + k) for k in range(1 if large else RANDOM_STARTS)]
-        most = sweeps or (10 if large else 100)
-        found = [als(double, spec, start, sweeps=most, tolerance=tolerance) for start in starts]
-        cores = min(found, key=lambda pair: pair[1])[0]
-    if metric is not None or form is None or not form.optimal:
-        most = sweeps or (4 if large else 100)
-        cores, _ = als(double, spec, cores, _damped(metric), sweeps=most, tolerance=tolerance)
+    double, damped = kernel.astype(np.float64), _damped(metric)
+    if kernel.size > LARGE_KERNEL:
+        if cores is None:  # sweeps without a metric are cheap
+            cores, _ = als(double, spec, random_cores(spec, seed), sweeps=sweeps or 10, tolerance=1e-3)
+        cores, _ = als(double, spec, cores, damped, sweeps=sweeps or 4, tolerance=1e-3)
+        return cores, "alternating least squares"
+    count = max(1, min(MOST_STARTS, START_WEIGHTS // kernel.size))
+    random = [random_cores(spec, seed + k) for k in range(count)]
+    if cores is None or metric is None:
+        cores = _best(double, spec, random if cores is None else [cores], None, sweeps)
+    if metric is not None:
+        # The best on weights alone may lie in the wrong valley of the outputs' error.
+        cores = _best(double, spec, [cores, *random], damped, sweeps)
     return cores, "alternating least squares"
+
+
+def _best(
+    kernel: np.ndarray, spec: Spec, starts: list[list[np.ndarray]], metric: np.ndarray | None, sweeps: int | None
+) -> list[np.ndarray]:
+    """The best cores that alternating least squares finds from several starts, most of which it gives up early."""
+    if len(starts) > POLISHED:
+        tried = [als(kernel, spec, start, metric, sweeps=SCREENING_SWEEPS) for start in starts]
+        starts = [cores for cores, _ in sorted(tried, key=lambda found: found[1])[:POLISHED]]
+    polished = [als(kernel, spec, start, metric, sweeps=sweeps or 200) for start in starts]
+    return min(polished, key=lambda found: found[1])[0]
 
 
 def _damped(metric: np.ndarray | None) -> np.ndarray | None:

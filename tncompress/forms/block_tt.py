@@ -1,16 +1,15 @@
-"""Block tensor train of two cores: every block `[m1, n2]` of the kernel has low rank.   Qiu et al. 2024, arXiv:2406.06248."""
+"""Block tensor train of two cores: blocks `[m1, n2]` of the kernel of low rank.   Qiu et al. 2024, arXiv:2406.06248."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
 
 from tncompress.forms.form import Form, factorizations, largest_rank
-from tncompress.linalg import balance
 from tncompress.network.spec import Spec
 
 
-def spec(inputs: tuple[int, int], outputs: tuple[int, int], rank: int) -> Spec:
+def spec(inputs: Sequence[int], outputs: Sequence[int], rank: int) -> Spec:
     """in_dim = m1 m2, out_dim = n1 n2; the blocks are counted by m2 and n1.
 
     >>> spec((2, 3), (4, 5), rank=1).num_params

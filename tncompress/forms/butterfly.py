@@ -1,4 +1,4 @@
-"""Butterfly: one sparse factor for every mode, as in the fast Fourier transform.   Dao et al. 2019, arXiv:1903.05895."""
+"""Butterfly: a sparse factor for every mode, as in the fast Fourier transform.   Dao et al. 2019, arXiv:1903.05895."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -22,7 +22,9 @@ def spec(inputs: Sequence[int], outputs: Sequence[int]) -> Spec:
     """
     count = len(inputs)
     if len(outputs) != count or count < 2:
-        raise ValueError(f"A butterfly needs two or more input modes and as many output modes, got {inputs}, {outputs}.")
+        raise ValueError(
+            f"A butterfly needs two or more input modes and as many output modes, got {inputs}, {outputs}."
+        )
     ins, outs = [f"i{k}" for k in range(count)], [f"o{k}" for k in range(count)]
     cores = ", ".join(" ".join([*ins[k:], *outs[: k + 1]]) for k in range(count))
     return Spec.parse(
@@ -63,7 +65,7 @@ def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
     rest = kernel.reshape(ins[0], -1, 1, outs[0], kernel.shape[1] // outs[0])
     cores = []
     for k in range(len(ins) - 1):
-        i, later, earlier, o, after = rest.shape
+        _, later, earlier, o, after = rest.shape
         blocks = rest.transpose(1, 2, 3, 0, 4)  # [later, earlier, o, i, after]
         left, right = _rank_one(blocks)  # [later, earlier, o, i], [later, earlier, o, after]
         cores.append(left.transpose(3, 0, 1, 2))

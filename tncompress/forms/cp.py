@@ -1,13 +1,13 @@
 """Canonical polyadic (CP): a sum of rank-one terms, joined by one hyper-edge.   Hitchcock 1927; Lebedev et al. 2015."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from tncompress.forms.form import Form, factorizations, largest_rank
 from tncompress.network.spec import Spec
 
 
-def spec(inputs: tuple[int, int], outputs: tuple[int, int], rank: int) -> Spec:
+def spec(inputs: Sequence[int], outputs: Sequence[int], rank: int) -> Spec:
     """in_dim = a b, out_dim = p q, one factor `[mode, rank]` for every mode.
 
     >>> spec((2, 3), (4, 5), rank=6).num_params

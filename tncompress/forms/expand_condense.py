@@ -58,7 +58,7 @@ def decompose_calibrated(kernel: np.ndarray, spec: Spec, metric: np.ndarray) -> 
         return None
     i, c, d, e = spec.shape("icde")
     blocks = kernel.reshape(i, c, e)
-    energy = sum(blocks[:, k].T @ metric @ blocks[:, k] for k in range(c))
+    energy = np.sum([blocks[:, k].T @ metric @ blocks[:, k] for k in range(c)], axis=0)
     shared = leading_eigenvectors(energy, d)[1]  # [e, d]
     left, right = balance((blocks @ shared).reshape(i * c, d), shared.T)
     return [left.reshape(i, c, d), right]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tncompress.network.spec import Spec
 
 Candidates = Callable[[int, int, int], Iterable[Spec]]
 Decompose = Callable[[np.ndarray, Spec], list[np.ndarray]]
-DecomposeCalibrated = Callable[[np.ndarray, Spec, np.ndarray], list[np.ndarray]]
+DecomposeCalibrated = Callable[[np.ndarray, Spec, np.ndarray], list[np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Form:
             large as fits into `max_params`. None if the form does not fit the dimensions.
         decompose: `(kernel [in_dim, out_dim], spec)` -> cores; leave it out where only alternating least squares helps.
         decompose_calibrated: `(kernel, spec, metric [in_dim, in_dim])` -> cores, optimal for the error
-            tr((W - W')^T metric (W - W')).
+            tr((W - W')^T metric (W - W')); None for specs that have no closed form.
         optimal: `decompose` gives the global optimum, so nothing is left to improve.
         needs: what dimensions the form asks for, for error messages.
         source: where the form comes from.
@@ -39,7 +39,7 @@ class Form:
     source: str = ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def factorizations(number: int, parts: int) -> tuple[tuple[int, ...], ...]:
     """All ordered ways to write `number` as a product of `parts` factors, each at least 2; most balanced first.
 
@@ -67,7 +67,7 @@ def divisors(number: int) -> list[int]:
 
 
 def largest_rank(make: Callable[[int], Spec], max_rank: int, max_params: int) -> Iterator[Spec]:
-    """The spec of the largest rank with at most `max_params` parameters, or none. Parameters must grow with the rank."""
+    """The spec of the largest rank with at most `max_params` parameters, which must grow with the rank; or none."""
     low, high = 0, max_rank
     while low < high:
         middle = (low + high + 1) // 2
@@ -76,10 +76,8 @@ def largest_rank(make: Callable[[int], Spec], max_rank: int, max_params: int) ->
         yield make(low)
 
 
-def largest_ranks(
-    make: Callable[[Sequence[int]], Spec], max_ranks: Sequence[int], max_params: int
-) -> Iterator[Spec]:
-    """The same for a form of several ranks: alike fractions of their largest values, then single steps while they fit."""
+def largest_ranks(make: Callable[[Sequence[int]], Spec], max_ranks: Sequence[int], max_params: int) -> Iterator[Spec]:
+    """The same for several ranks: alike fractions of their largest values, then single steps while they fit."""
 
     def at(level: int) -> list[int]:
         return [max(1, round(level * most / steps)) for most in max_ranks]

@@ -1,6 +1,6 @@
 """Sum of Kronecker products  W = sum_r A_r (x) B_r.   Van Loan & Pitsianis 1993."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -10,7 +10,7 @@ from tncompress.linalg import balance, low_rank_factors
 from tncompress.network.spec import Spec
 
 
-def spec(inputs: tuple[int, int], outputs: tuple[int, int], rank: int = 1) -> Spec:
+def spec(inputs: Sequence[int], outputs: Sequence[int], rank: int = 1) -> Spec:
     """`rank` terms A `[a, p]` (x) B `[b, q]`, with in_dim = a b and out_dim = p q.
 
     >>> spec((2, 3), (4, 5), rank=2).equation

@@ -1,4 +1,7 @@
-"""Tensor-train matrix = matrix product operator (MPO).   Novikov et al. 2015, arXiv:1509.06569; Oseledets 2011 (TT-SVD)."""
+"""Tensor-train matrix, also called matrix product operator (MPO).   Novikov et al. 2015, arXiv:1509.06569.
+
+TT-SVD: Oseledets 2011.
+"""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Tucker: a small core tensor with one factor matrix for every mode.   Tucker 1966; De Lathauwer et al. 2000 (HOSVD)."""
+"""Tucker: a small core tensor with a factor matrix for every mode.   Tucker 1966; De Lathauwer et al. 2000."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -10,7 +10,7 @@ from tncompress.linalg import leading_eigenvectors
 from tncompress.network.spec import Spec
 
 
-def spec(inputs: tuple[int, int], outputs: tuple[int, int], ranks: Sequence[int]) -> Spec:
+def spec(inputs: Sequence[int], outputs: Sequence[int], ranks: Sequence[int]) -> Spec:
     """in_dim = a b, out_dim = c d; `ranks` are those of the modes a, b, c, d.
 
     >>> spec((2, 3), (4, 5), ranks=(1, 2, 3, 4)).num_params

@@ -46,7 +46,9 @@ class TNFeedForward(keras.layers.Layer):
         self.supports_masking = True
         hidden, taken = self.expand.spec.out_dim, self.condense.spec.in_dim
         if hidden != taken:
-            raise ValueError(f"{self.name}: expand gives {hidden} features, but condense takes {taken}; make them equal.")
+            raise ValueError(
+                f"{self.name}: expand gives {hidden} features, but condense takes {taken}; make them equal."
+            )
 
     def build(self, input_shape):
         self.expand.build(input_shape)

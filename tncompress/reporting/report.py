@@ -79,7 +79,8 @@ class Report:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=128, force_terminal=False, color_system=None)
+        longest = max((len(row.layer) for row in self.rows), default=0)
+        console = Console(width=max(128, longest + 100), force_terminal=False, color_system=None)
         with console.capture() as captured:
             for part in self.__rich_console__(console, None):
                 console.print(part)
@@ -139,9 +140,7 @@ def report(model: keras.Model) -> Report:
     rows = tuple(map(_row, outcomes))
     after = model.count_params()
     recipe = {path: choice.to_config() for path, choice in compression.recipe.items()} if compression else {}
-    return Report(
-        model.name, rows, after + sum(row.params_before - row.params_after for row in rows), after, recipe
-    )
+    return Report(model.name, rows, after + sum(row.params_before - row.params_after for row in rows), after, recipe)
 
 
 def _as_it_is(site: Site) -> Outcome:

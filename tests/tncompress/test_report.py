@@ -1,0 +1,107 @@
+"""`report`: numbers that add up, every layer and reason, JSON, and models that are not compressed."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import KINDS, made
+
+from tncompress import replace_dense, report
+
+
+@pytest.fixture(scope="module")
+def found():
+    model, inputs = made("functional_of_models")
+    small = replace_dense(model, keep=0.6, exclude="head|items", calibration=[inputs])
+    return report(small), model, small
+
+
+def test_rows_are_all_layers_with_form_or_reason(found):
+    rows = found[0].rows
+    assert {row.layer for row in rows} == set(KINDS["functional_of_models"].paths)
+    assert all((row.form is None) != (row.reason is None) for row in rows)
+    assert {row.layer for row in rows if row.reason == "in exclude"} == {"head", "inner/items/0", "inner/items/1/0"}
+
+
+def test_numbers_add_up(found):
+    result, model, small = found
+    assert (result.params_before, result.params_after) == (model.count_params(), small.count_params())
+    saved = sum(row.params_before - row.params_after for row in result.rows)
+    assert result.params_before - result.params_after == saved > 0
+    kernels = sum(row.params_before for row in result.replaced)
+    assert result.keep == sum(row.params_after for row in result.replaced) / kernels
+
+
+def test_flops_are_two_for_each_weight_of_a_low_rank_layer(found):
+    for row in found[0].rows:
+        assert row.flops_before == 2 * row.params_before
+        assert row.flops_after == 2 * row.params_after
+
+
+def test_text_holds_every_layer_and_reason(found):
+    result = found[0]
+    for text in (str(result), f"{result}"):
+        for row in result.rows:
+            assert row.layer in text
+            assert (row.reason or row.form) in text
+        assert f"{result.params_before:,} -> {result.params_after:,}" in text
+        assert f"{result.keep:.2%}" in text
+        assert all(len(line) <= 160 for line in text.splitlines())
+
+
+def test_text_holds_long_paths_in_one_piece():
+    entry = keras.Input((16,))
+    name = "a_layer_with_quite_a_long_name_" * 3
+    inner = keras.Input((16,))
+    graph = keras.Model(inner, layers.Dense(16, name=name)(inner), name=name + "outer")
+    small = replace_dense(keras.Model(entry, graph(entry)), keep=0.5)
+    assert f"{name}outer/{name}" in str(report(small))
+
+
+def test_json_is_the_whole_report(found):
+    result = found[0]
+    read = json.loads(result.to_json())
+    assert read["keep"] == result.keep
+    assert read["params_after"] == result.params_after
+    assert read["recipe"] == result.recipe
+    assert [row["layer"] for row in read["rows"]] == [row.layer for row in result.rows]
+    assert read["rows"][0]["weight_error"] == result.rows[0].weight_error
+
+
+def test_of_a_model_that_is_not_compressed():
+    model, _ = made("sequential")
+    result = report(model)
+    assert {row.reason for row in result.rows} == {"not compressed"}
+    assert result.params_before == result.params_after == model.count_params()
+    assert (result.keep, result.recipe, result.replaced) == (1.0, {}, ())
+    assert "first" in str(result)
+
+
+def test_of_a_model_without_dense_layers():
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 2)])
+    assert report(model).rows == ()
+    str(report(model))
+    json.loads(report(model).to_json())
+
+
+def test_layers_that_are_never_called_have_no_size():
+    class Model(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.used, self.unused = layers.Dense(16), layers.Dense(4)
+
+        def call(self, x):
+            return self.used(x)
+
+    model = Model()
+    model(np.zeros((1, 16), "float32"))
+    row = report(model).rows[1]
+    assert (row.layer, row.params_before, row.flops_before) == ("unused", 0, 0)
+
+
+@pytest.mark.parametrize("thing", [layers.Dense(3), "model", None])
+def test_of_what_is_no_model(thing):
+    with pytest.raises(TypeError, match="Keras model was expected, got"):
+        report(thing)
