@@ -79,7 +79,7 @@ def test_progress_goes_to_the_terminal_only(encoder, tokenizer, capsys, progress
     bert_models.embed(encoder, tokenizer, SENTENCES, progress=progress)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert ("embedding" in captured.err) == progress
+    assert ("Embedding" in captured.err) == progress
     assert progress or captured.err == ""
 
 

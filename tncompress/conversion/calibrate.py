@@ -51,7 +51,8 @@ def calibrate(
         not_finite: list[str] = []
 
         def see(path: str, value: Any, given=given, not_finite=not_finite) -> None:
-            found = _moments(value, given)
+            with np.errstate(all="ignore"):  # what is not finite is said below, in words
+                found = _moments(value, given)
             if not np.isfinite(found.scatter).all():
                 not_finite.append(path)  # an error from within a call would get Keras's long story around it
             moments[path] = moments[path] + found if path in moments else found
