@@ -1,6 +1,7 @@
 """`report`: what became of every dense layer of a model, as a table, as JSON, and as the recipe to do it again."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,10 +110,21 @@ class Report:
         equations = {row.form: row.equation for row in self.replaced}
         yield from (f"{form}: {equation}" for form, equation in equations.items())
         yield self.totals()
-        dense = [row for row in self.rows if not row.form]
-        if dense:
-            yield "Left dense:"
-            yield from (f"  {row.layer}  ({row.params_before:,}): {row.reason}" for row in dense)
+        yield from self._left_dense()
+
+    def _left_dense(self) -> Iterator[Any]:
+        """A paragraph for every reason, with the layers that it holds for."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        reasons: dict[str | None, list[Row]] = {}
+        for row in self.rows:
+            if not row.form:
+                reasons.setdefault(row.reason, []).append(row)
+        for reason, rows in reasons.items():
+            params = sum(row.params_before for row in rows)
+            yield Text(f"Left dense ({params:,} parameters), {reason}:")
+            yield Padding(Text(", ".join(row.layer for row in rows)), (0, 0, 0, 2), expand=False)
 
     def totals(self) -> str:
         """Kernels and whole model, before and after, in two lines."""
