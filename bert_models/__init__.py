@@ -8,6 +8,7 @@ what they need when they are first used.
 6
 """
 
+import sys
 from importlib import import_module
 
 __all__ = ["BertConfig", "build_encoder", "embed", "load", "load_tokenizer"]
@@ -32,3 +33,8 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "keras" in sys.modules:
+    # Saved encoders name our classes; Keras finds them once they are registered.
+    import bert_models.encoder  # noqa: F401

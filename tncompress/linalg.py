@@ -8,12 +8,14 @@ import numpy as np
 
 
 def leading_eigenvectors(symmetric: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues, descending, and their eigenvectors `[n, count]`."""
+    """The `count` largest eigenvalues, descending, and their eigenvectors `[n, count]`; zeros beyond the n-th."""
     import scipy.linalg  # costs more to import than numpy itself
 
     n = len(symmetric)
-    values, vectors = scipy.linalg.eigh(symmetric, subset_by_index=(n - count, n - 1), check_finite=False)
-    return values[::-1], vectors[:, ::-1]
+    unused = max(0, count - n)
+    first = n - (count - unused)
+    values, vectors = scipy.linalg.eigh(symmetric, subset_by_index=(first, n - 1), check_finite=False)
+    return np.pad(values[::-1], (0, unused)), np.pad(vectors[:, ::-1], ((0, 0), (0, unused)))
 
 
 def low_rank_factors(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from tncompress.forms import (
     tt_matrix,
     tucker,
 )
+from tncompress.forms.form import holds
 
 DIMS = [(12, 16), (16, 12), (8, 8), (24, 8), (30, 30)]
 EVERY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
@@ -361,3 +362,46 @@ def test_all_files_are_found():
 def test_wrong_sizes(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize(
+    ("form", "spec"),
+    [
+        ("low_rank", low_rank.spec(6, 8, 9)),
+        ("low_rank", low_rank.spec(8, 6, 9)),
+        ("kronecker", kronecker.spec((2, 3), (4, 2), 9)),
+        ("expand_condense", expand_condense.expand(6, 8, 2, 9)),
+        ("expand_condense", expand_condense.condense(8, 6, 2, 9)),
+        ("block_tt", block_tt.spec((2, 3), (4, 2), 5)),
+        ("tucker", tucker.spec((2, 3), (4, 2), (5, 5, 5, 5))),
+        ("tt_matrix", tt_matrix.spec((2, 3), (4, 2), (20,))),
+    ],
+    ids=str,
+)
+def test_ranks_wider_than_useful_are_exact(form, spec, calibrated):
+    """Anything that the form can represent at all; here every kernel."""
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(size=(spec.in_dim, spec.out_dim))
+    moments = Moments.of(rng.normal(size=(50, spec.in_dim))) if calibrated else None
+    assert fit(kernel, spec, moments, form=form).weight_error < 1e-6
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: expand_condense.expand(768, 3072, 7, 8),
+        lambda: expand_condense.condense(3072, 768, 7, 8),
+        lambda: monarch.spec(7, 9, 2, 2),
+        lambda: block_diagonal.spec(7, 9, 2),
+    ],
+)
+def test_blocks_that_do_not_divide_are_refused(make):
+    with pytest.raises(ValueError, match=r"do not split into \d equal blocks; choose one of"):
+        make()
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.decompose])
+def test_a_form_holds_its_own_specs_only(name):
+    specs = {other: next(iter(form.candidates(48, 96, 2000))) for other, form in FORMS.items()}
+    assert [other for other, spec in specs.items() if holds(FORMS[name], spec)] == [name]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import layers
 from models import WIDTH, Subclassed, full_recipe, largest_difference, made, outputs_of, vectors
 
-from tncompress import FORMS, TNDense, densify, find_sites, load, replace_dense, report
+from tncompress import FORMS, Moments, Spec, TNDense, calibrate, densify, find_sites, load, replace_dense, report
 from tncompress.conversion.sites import locate
 from tncompress.forms import low_rank
 
@@ -496,3 +496,84 @@ def test_layers_that_a_form_does_not_fit_stay_dense_with_the_reason():
     first, second = report(small).rows
     assert first.form == "monarch"
     assert second.reason == "no monarch network of 24x7 is smaller than dense"
+
+
+def drawn(rows, width):
+    return np.random.default_rng(rows).normal(size=(rows, width)).astype("float32")
+
+
+def nan_moments(model):
+    given = calibrate(model, ["dense_0", "dense_1"], drawn(40, 8))
+    return {**given, "dense_1": Moments(40, np.full(12, np.nan), np.eye(12))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (lambda m: {"recipe": {"dense_0": {"form": "monarch", "spec": low_rank.spec(8, 12, 3).to_config()}}}, "is not"),
+        (lambda m: {"recipe": {"dense_0": {"form": "svd", "spec": low_rank.spec(8, 12, 3).to_config()}}}, "no form"),
+        (lambda m: {"calibration": nan_moments(m)}, "'dense_1' hold NaN"),
+        (lambda m: {"calibration": {"dense_0": Moments.of(drawn(40, 8))}}, "lack the layer 'dense_1'"),
+        (lambda m: {"calibration": {p: Moments.of(drawn(40, 8)) for p in ("dense_0", "dense_1")}}, "takes 12"),
+        (lambda m: {"calibration": {}}, "empty"),
+        (lambda m: {"calibration": [drawn(4, 5)]}, "expected axis -1"),
+        (lambda m: {"include": 5}, "regular expression, several, or a function"),
+        (lambda m: {"include": []}, "regular expression, several, or a function"),
+    ],
+)
+def test_more_bad_input_in_one_sentence(arguments, words):
+    model = stack([8, 12, 16])
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        replace_dense(model, **arguments(model))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_may_hold_a_spec_of_no_form():
+    spec = Spec.parse("g i, g i r, g r o -> o", g=2, i=4, r=3, o=12)
+    recipe = {"dense_0": {"form": None, "spec": spec.to_config()}}
+    model = stack([8, 12, 16])
+    found = report(replace_dense(model, recipe=recipe, calibration=drawn(100, 8)))
+    assert found.replaced[0].equation == spec.equation
+    assert found.recipe == recipe
+
+
+def test_numpy_numbers_are_numbers():
+    assert report(replace_dense(stack([8, 12, 16]), np.float32(0.5))).keep <= 0.5
+
+
+def test_calibration_without_variation_fits_the_weights():
+    model = stack([8, 12])
+    plain = replace_dense(model, 0.6)
+    with pytest.warns(UserWarning, match="fewer vectors"):
+        still = replace_dense(model, 0.6, calibration=np.ones((3, 8), "float32"))
+    assert largest_difference(still.layers[0].to_dense(), plain.layers[0].to_dense()) == 0.0
+    # the one input that was seen is computed exactly: the bias takes up the error
+    ones = np.ones((1, 8), "float32")
+    assert largest_difference(outputs_of(still, ones), outputs_of(model, ones)) < 1e-5
+
+
+def test_a_compressed_part_is_reported_in_the_whole(tmp_path):
+    small = replace_dense(stack([8, 12, 16], name="part"), 0.5)
+    whole = keras.Sequential([keras.Input((8,)), small, layers.Dense(4, name="head")])
+    found = report(whole)
+    assert [row.layer for row in found.replaced] == ["part/dense_0", "part/dense_1"]
+    assert found.params_after == whole.count_params()
+    assert found.params_before == densify(small).count_params() + 16 * 4 + 4
+    with pytest.raises(ValueError, match="but for its part 'part'"):
+        densify(whole)
+    both = replace_dense(whole, 0.5, include="head")
+    both.save(tmp_path / "both.keras")
+    assert report(load(tmp_path / "both.keras")).rows == report(both).rows
+    assert len(report(both).replaced) == 3
+
+
+def test_losses_of_the_users_own_are_compiled_again():
+    def my_loss(truth, guess):
+        return keras.ops.mean((truth - guess) ** 2)
+
+    model = stack([8, 12, 4])
+    model.compile("adam", my_loss)
+    small = replace_dense(model, 0.5)
+    assert small.compiled
+    small.fit(drawn(8, 8), drawn(8, 4), verbose=0)

@@ -1,5 +1,7 @@
 """Saving that fails, loading what is no model, and what a loaded model remembers."""
 
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 from models import largest_difference, made, outputs_of
 
-from tncompress import load, replace_dense, report
+from tncompress import FORMS, load, register_form, replace_dense, report
 from tncompress.conversion.saving import Compression, Outcome, compression_of
 from tncompress.fitting.allocate import Choice
-from tncompress.forms import low_rank
+from tncompress.forms import Form, low_rank
 
 
 @pytest.fixture
@@ -195,3 +197,31 @@ def test_bad_files_in_one_sentence(make, error, words, tmp_path):
     with pytest.raises(error, match=words) as caught:
         load(tmp_path / "x.keras")
     assert "\n" not in str(caught.value)
+
+
+def test_a_saved_model_does_not_need_the_form(tmp_path):
+    model, inputs = made("sequential")
+    register_form(Form("of_my_own", low_rank.candidates))
+    try:
+        small = replace_dense(model, keep=0.6, form="of_my_own")
+        small.save(tmp_path / "small.keras")
+    finally:
+        FORMS.pop("of_my_own")
+    again = load(tmp_path / "small.keras")
+    assert largest_difference(outputs_of(again, inputs), outputs_of(small, inputs)) == 0.0
+    assert report(again).replaced[0].form == "of_my_own"
+
+
+def test_a_format_that_could_not_be_loaded_is_refused(small, tmp_path):
+    with pytest.raises(ValueError, match=r"save it as 'small\.keras'"):
+        small.save(tmp_path / "small.h5")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_fresh_process_needs_to_import_only_tncompress(tmp_path):
+    """Also for models of bert_models, whose classes the file names."""
+    model, _ = made("encoder")
+    replace_dense(model, keep=0.6).save(tmp_path / "small.keras")
+    code = f"import tncompress; print(type(tncompress.load({str(tmp_path / 'small.keras')!r})).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "CompressedEncoder", done.stderr

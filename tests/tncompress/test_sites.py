@@ -196,3 +196,16 @@ def test_bad_arguments_in_one_sentence(call, error, words):
     with pytest.raises(error, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_kernel_that_another_layer_uses_stays():
+    model = keras.Sequential([keras.Input((16,)), layers.SpectralNormalization(layers.Dense(32)), layers.Dense(16)])
+    found = find_sites(model)
+    assert [site.reason is None for site in found] == [False, True]
+    assert "uses its kernel too" in found[0].reason
+
+
+def test_a_network_has_the_parameters_of_its_cores():
+    model = replace_dense(made("sequential")[0], keep=0.5)
+    for site in find_sites(model):
+        assert site.num_params == locate(model, [site.path])[site.path].spec.num_params

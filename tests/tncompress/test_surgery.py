@@ -100,3 +100,22 @@ def test_layers_of_the_same_name_in_a_functional_subclass():
     model = keras.Model(entry, layers.Dense(4)(layers.Dense(6)(entry)))
     copy = copy_model(model)
     assert [path for path, _ in walk(copy)] == [path for path, _ in walk(model)]
+
+
+def test_a_traced_call_is_refused():
+    """tf.function on `call` keeps the variables that it was traced with, in Keras's own copies too."""
+    tensorflow = pytest.importorskip("tensorflow")
+
+    class Traced(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(4)
+
+        @tensorflow.function
+        def call(self, x):
+            return self.dense(x)
+
+    model = Traced(name="traced")
+    model(np.ones((1, 4), "float32"))
+    with pytest.raises(ValueError, match=r"'traced' has @tf\.function on its call"):
+        copy_model(model)

@@ -94,7 +94,7 @@ def _run(model: keras.Model, x: Any, number: int) -> None:
 def _batches(data: Any) -> tuple[Iterator[Any], int | None]:
     """An iterator over batches, checked to hold one, and their number if it is known."""
     if isinstance(data, Mapping) or hasattr(data, "shape"):
-        rows = {len(v) for v in (data.values() if isinstance(data, Mapping) else [data])}
+        rows = {len(v) for v in (data.values() if isinstance(data, Mapping) else [data])} or {0}
         if len(rows) != 1:
             raise ValueError(f"The calibration arrays need equal lengths, got {sorted(rows)}.")
         data = [_rows(data, start) for start in range(0, rows.pop(), ROWS)]

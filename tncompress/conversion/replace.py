@@ -1,21 +1,17 @@
 """`replace_dense`: a trained model in, a smaller model out. `densify`: the way back."""
 
-import json
-import math
-import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from tncompress.conversion.arguments import Recipe, check_keep, checked_forms, checked_recipe, with_reasons
 from tncompress.conversion.calibrate import Mask, calibrate
 from tncompress.conversion.saving import Compression, Outcome, compression_of, remember
-from tncompress.conversion.sites import Filter, Site, find_sites, locate
+from tncompress.conversion.sites import Filter, Site, find_sites, locate, walk
 from tncompress.conversion.surgery import (
     classes_of,
     copy_model,
@@ -25,13 +21,10 @@ from tncompress.conversion.surgery import (
     put_networks,
     rebuilt,
 )
-from tncompress.fitting.allocate import Choice, choose, smallest_params
+from tncompress.fitting.allocate import Choice, choose
 from tncompress.fitting.fit import Fit, fit
 from tncompress.fitting.moments import Moments
-from tncompress.forms import get_form
 from tncompress.progress import progress_bar
-
-Recipe = Mapping[str, Mapping] | str | os.PathLike
 
 
 def replace_dense(
@@ -81,15 +74,15 @@ def replace_dense(
     >>> model.count_params(), small.count_params()
     (33088, 16640)
     """
-    forms = _checked_forms(form)
+    forms = checked_forms(form)
     if recipe is None:
-        _check_keep(keep)
-        sites = find_sites(model, include, exclude)
-        chosen = _replaceable(sites, keep, forms)
+        check_keep(keep)
+        sites = with_reasons(find_sites(model, include, exclude), keep, forms)
+        chosen = [site for site in sites if not site.reason]
         choices = None
     else:
         sites = find_sites(model)
-        choices = _checked_recipe(recipe, sites)
+        choices = checked_recipe(recipe, sites)
         chosen = [site for site in sites if site.path in choices]
     _check_kernels(model, chosen)
     copy = copy_model(model)
@@ -113,7 +106,11 @@ def densify(model: keras.Model) -> keras.Model:
     """
     compression = compression_of(model)
     if compression is None:
-        raise ValueError(f"The model {getattr(model, 'name', model)!r} holds no networks made by replace_dense.")
+        parts = [path for path, layer in walk(model) if compression_of(layer)] if isinstance(model, keras.Model) else []
+        advice = f" but for its part {parts[0]!r}: densify that" if parts else ""
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} holds no networks made by replace_dense{advice}."
+        )
     dense = rebuilt(compression.dense, classes_of(model), trusted=True)
     networks = locate(model, list(compression.recipe))
     copy_weights(model, dense, skip=networks.values())
@@ -172,13 +169,32 @@ def _moments(
     """Moments of the sites' inputs: gathered now, gathered before, or none."""
     if calibration is None:
         return {}
-    paths = [site.path for site in sites]
-    if not (isinstance(calibration, Mapping) and any(isinstance(m, Moments) for m in calibration.values())):
-        return calibrate(model, paths, calibration, mask=mask, progress=progress)
-    missing = [path for path in paths if path not in calibration]
-    if missing:
-        raise ValueError(f"The calibration moments lack the layer {missing[0]!r}; gather them for all chosen layers.")
-    return calibration
+    if isinstance(calibration, Mapping) and any(isinstance(given, Moments) for given in calibration.values()):
+        moments = calibration
+        for site in sites:
+            _check_moments(moments.get(site.path), site)
+    else:
+        moments = calibrate(model, [site.path for site in sites], calibration, mask=mask, progress=progress)
+    few = [site for site in sites if moments[site.path].count < site.in_dim]
+    if few:
+        warnings.warn(
+            f"{len(few)} layers saw fewer vectors than they have features (e.g. {few[0].path!r}: "
+            f"{moments[few[0].path].count} for {few[0].in_dim}); calibrate on more inputs.",
+            stacklevel=3,
+        )
+    return moments
+
+
+def _check_moments(moments: Moments | None, site: Site) -> None:
+    if moments is None:
+        raise ValueError(f"The calibration moments lack the layer {site.path!r}; gather them for all chosen layers.")
+    if len(moments.mean) != site.in_dim or not moments.count:
+        raise ValueError(
+            f"The calibration moments of {site.path!r} are of {moments.count} vectors of {len(moments.mean)} features, "
+            f"but the layer takes {site.in_dim}; gather them on this model."
+        )
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
+        raise ValueError(f"The calibration moments of {site.path!r} hold NaN or infinity; gather them again.")
 
 
 def _install(model: keras.Model, outcomes: Sequence[Outcome], fits: Mapping[str, Fit]) -> None:
@@ -196,126 +212,7 @@ def _install(model: keras.Model, outcomes: Sequence[Outcome], fits: Mapping[str,
 
 def kernel_of(layer: keras.layers.Dense) -> np.ndarray:
     """The kernel `[in_dim, out_dim]`, float32 unless it is float64."""
-    kernel = ops.convert_to_numpy(ops.cast(layer.kernel, "float64" if layer.kernel.dtype == "float64" else "float32"))
-    return kernel
-
-
-def _remembered(model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome]) -> keras.Model:
-    earlier = compression_of(copy)
-    if earlier is None:
-        return remember(copy, Compression(model_config(model), tuple(outcomes)))
-    # Compressed once more: the same dense model, and what was a network already stays as it was described then.
-    before = {outcome.path: outcome for outcome in earlier.outcomes if outcome.choice}
-    return remember(copy, Compression(earlier.dense, tuple(before.get(o.path, o) for o in outcomes)))
-
-
-def _compile_like(small: keras.Model, model: keras.Model) -> None:
-    if not model.compiled:
-        return
-    try:
-        small.compile_from_config(model.get_compile_config())
-    except Exception as error:
-        reason = first_line(error)
-        warnings.warn(
-            f"The new model could not be compiled as the given one ({reason}); compile it yourself.", stacklevel=3
-        )
-
-
-# -- arguments -------------------------------------------------------------------------------------
-
-
-def _check_keep(keep: float) -> None:
-    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not math.isfinite(keep) or not 0 < keep <= 1:
-        raise ValueError(f"keep is the fraction of kernel parameters that stays, above 0 and at most 1, got {keep!r}.")
-
-
-def _checked_forms(form: str | Sequence[str]) -> list[str]:
-    names = [form] if isinstance(form, str) else form
-    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"form is the name of a factorisation, or several names, got {form!r}.")
-    if not names:
-        raise ValueError("form names no factorisation; give one such as 'low_rank', or several.")
-    return [get_form(name).name for name in names]
-
-
-def _replaceable(sites: Sequence[Site], keep: float, forms: Sequence[str]) -> list[Site]:
-    """The sites for which some form has a network within the budget. Gives the others their reason, in place.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    assert isinstance(sites, list)
-    for k, site in enumerate(sites):
-        if site.reason:
-            continue
-        smallest = smallest_params(forms, site.in_dim, site.out_dim)
-        if smallest is None:
-            sites[k] = _with_reason(
-                site, f"no {' or '.join(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense"
-            )
-        elif keep < 1 and smallest > keep * site.num_params:
-            share = smallest / site.num_params
-            sites[k] = _with_reason(site, f"the smallest {' or '.join(forms)} network keeps {share:.1%} of the kernel")
-    chosen = [site for site in sites if not site.reason]
-    if not chosen:
-        raise ValueError(_nothing_to_replace(sites, forms))
-    return chosen
-
-
-def _nothing_to_replace(sites: Sequence[Site], forms: Sequence[str]) -> str:
-    if not sites:
-        return "The model has no dense layer, so there is nothing to replace."
-    reasons = "; ".join(f"{site.path}: {site.reason}" for site in sites[:5])
-    more = f" (and {len(sites) - 5} more)" if len(sites) > 5 else ""
-    needs = " ".join(f"{name} needs {get_form(name).needs}." for name in forms)
-    return f"No dense layer can be replaced: {reasons}{more}. {needs} low_rank takes any dimensions."
-
-
-def _with_reason(site: Site, reason: str) -> Site:
-    return replace(site, reason=reason)
-
-
-def _checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
-    known = {path: site for site in sites for path in (site.path, *site.aliases)}
-    choices = {}
-    for path, config in _read_recipe(recipe).items():
-        site = known.get(path)
-        if site is None:
-            paths = ", ".join(list(known)[:12])
-            raise ValueError(f"The recipe names the layer {path!r}, which the model does not have; it has {paths}.")
-        try:
-            choice = Choice.from_config(config)
-        except (ValueError, TypeError, AttributeError) as error:  # a recipe may hold anything
-            raise ValueError(f"The recipe for {path!r} is not valid: {error}") from None
-        if (choice.spec.in_dim, choice.spec.out_dim) != (site.in_dim, site.out_dim):
-            raise ValueError(
-                f"The recipe for {path!r} maps {choice.spec.in_dim} to {choice.spec.out_dim} features, but the layer "
-                f"maps {site.in_dim} to {site.out_dim}."
-            )
-        if site.reason:
-            raise ValueError(f"The recipe names {path!r}, which cannot be replaced: {site.reason}.")
-        choices[site.path] = choice
-    if not choices:
-        raise ValueError("The recipe is empty: it names no layer.")
-    return choices
-
-
-def _read_recipe(recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe as a dict, from a dict, JSON text or a JSON file."""
-    read: Any = recipe
-    if isinstance(recipe, (str, os.PathLike)):
-        text = str(recipe)
-        if not text.lstrip().startswith("{"):
-            if not Path(text).is_file():
-                raise ValueError(f"recipe={text!r} is neither JSON text nor the path of a JSON file.")
-            text = Path(text).read_text()
-        try:
-            read = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"The recipe is not valid JSON: {error}.") from None
-    if not isinstance(read, Mapping):
-        raise ValueError(f"A recipe maps layer paths to a form and a spec, got {type(read).__name__}.")
-    return read
+    return ops.convert_to_numpy(ops.cast(layer.kernel, "float64" if layer.kernel.dtype == "float64" else "float32"))
 
 
 def _check_kernels(model: keras.Model, sites: Sequence[Site]) -> None:
@@ -324,6 +221,36 @@ def _check_kernels(model: keras.Model, sites: Sequence[Site]) -> None:
             raise ValueError(f"The kernel of the layer {path!r} holds NaN or infinity; repair or exclude it.")
 
 
+def _remembered(model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome]) -> keras.Model:
+    earlier = compression_of(copy)
+    if earlier is None:
+        return remember(copy, Compression(model_config(model), tuple(outcomes)))
+    # Compressed once more: the same dense model, and what was a network already stays as it was described then.
+    before = {outcome.path: outcome for outcome in earlier.outcomes if outcome.path in earlier.recipe}
+    return remember(copy, Compression(earlier.dense, tuple(before.get(o.path, o) for o in outcomes)))
+
+
+def _compile_like(small: keras.Model, model: keras.Model) -> None:
+    if not model.compiled:
+        return
+    try:
+        with keras.saving.custom_object_scope(_own_objects(model)):
+            small.compile_from_config(model.get_compile_config())
+    except Exception as error:
+        reason = first_line(error)
+        warnings.warn(
+            f"The new model could not be compiled as the given one ({reason}); compile it yourself.", stacklevel=3
+        )
+
+
+def _own_objects(model: keras.Model) -> dict[str, Any]:
+    """Losses and metrics that the model was compiled with, by name: a user's need not be registered."""
+    config = getattr(model._compile_config, "config", {})
+    given = [config.get(argument) for argument in ("loss", "metrics", "weighted_metrics")]
+    found = [item for item in keras.tree.flatten(given) if callable(item)]
+    return {getattr(f, "__name__", type(f).__name__): f if hasattr(f, "__name__") else type(f) for f in found}
+
+
 def _skipped(site: Site, choices: Mapping[str, Choice] | None) -> Outcome:
     reason = site.reason or ("not in the recipe" if choices is not None else None)
-    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason)
+    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason, params=site.num_params)

@@ -5,7 +5,10 @@ model, puts the empty networks in, and lets Keras load the weights: classes that
 nothing of it, nothing is unpickled, and safe mode stays on.
 """
 
+import contextlib
+import importlib
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -31,7 +34,8 @@ class Outcome:
         method: how the cores were fitted.
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the layer's outputs on the calibration data, if there were any.
-        reason: why it stayed dense.
+        reason: why it stayed as it was.
+        params: of the kernel or the cores that it had; None: in_dim x out_dim.
     """
 
     path: str
@@ -42,6 +46,7 @@ class Outcome:
     weight_error: float | None = None
     output_error: float | None = None
     reason: str | None = None
+    params: int | None = None
 
     def to_config(self) -> dict:
         """A JSON-able value from which `from_config` makes this outcome again."""
@@ -94,6 +99,10 @@ class CompressedModel:
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`, but a save that fails leaves an older file as it was."""
         path = Path(filepath)
+        if path.suffix in (".h5", ".hdf5"):
+            raise ValueError(
+                f"A compressed model could not be loaded from {path.name}; save it as '{path.stem}.keras'."
+            )
         if path.suffix != ".keras" or "://" in str(filepath):  # not a file of ours: Keras's own rules and errors
             super().save(filepath, overwrite=overwrite, **kwargs)  # type: ignore[misc]
             return
@@ -148,6 +157,7 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> kera
         raise ValueError(
             f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras')."
         )
+    _import_own_modules(path)
     try:
         return keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
@@ -155,3 +165,12 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> kera
             f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
             "with Keras or pass custom_objects; otherwise the file is damaged."
         ) from None
+
+
+def _import_own_modules(path: Path) -> None:
+    """Let Keras know the classes of this distribution's two packages that the file names, and of no other."""
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
+    for module in sorted(set(re.findall(r'"module": "((?:tncompress|bert_models)\.[\w.]+)"', config))):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(module)

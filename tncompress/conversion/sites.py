@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 
 from tncompress.layers.dense import TNDense
+from tncompress.network.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Site:
         use_bias: the layer has a bias.
         reason: why the layer cannot or shall not be replaced; None if it can.
         aliases: other paths that lead to the same, shared layer.
+        spec: of a layer that is a network already.
     """
 
     path: str
@@ -31,11 +33,12 @@ class Site:
     use_bias: bool
     reason: str | None = None
     aliases: tuple[str, ...] = ()
+    spec: Spec | None = None
 
     @property
     def num_params(self) -> int:
-        """Parameters of the kernel."""
-        return self.in_dim * self.out_dim
+        """Parameters of the kernel, or of the cores."""
+        return self.spec.num_params if self.spec else self.in_dim * self.out_dim
 
 
 # Attributes in which Keras and TensorFlow keep the same layers once more.
@@ -66,7 +69,7 @@ def find_sites(model: keras.Model, include: Filter | None = None, exclude: Filte
             found[id(layer)] = replace(site, aliases=(*site.aliases, path))
         elif isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense, TNDense)):
             found[id(layer)] = _site(path, layer)
-    sites = list(found.values())
+    sites = [_unless_used_elsewhere(site, model) for site in found.values()]
     wanted = _matching(sites, include, "include") if include is not None else {site.path for site in sites}
     unwanted = _matching(sites, exclude, "exclude") if exclude is not None else set()
     return [
@@ -175,10 +178,23 @@ def _layers_in(value: object, name: str) -> Iterator[tuple[str, keras.layers.Lay
             yield from _layers_in(item, f"{name}/{key}")
 
 
+def _unless_used_elsewhere(site: Site, model: keras.Model) -> Site:
+    """The site; with a reason if another layer computes with its kernel too, as weight normalisation does."""
+    if site.reason:
+        return site
+    layers = dict(walk(model))
+    dense = layers[site.path]
+    for path, layer in (("", model), *layers.items()):
+        if layer is not dense and any(value is dense._kernel for value in vars(layer).values()):
+            return replace(site, reason=f"{path or model.name!r} uses its kernel too")
+    return site
+
+
 def _site(path: str, layer: keras.layers.Layer) -> Site:
     kind = type(layer).__name__
     if isinstance(layer, TNDense):
-        return Site(path, kind, layer.spec.in_dim, layer.spec.out_dim, layer.use_bias, "a network already")
+        spec = layer.spec
+        return Site(path, kind, spec.in_dim, spec.out_dim, layer.use_bias, "a network already", spec=spec)
     if not layer.built:
         return Site(path, kind, 0, 0, False, "not built: the model never calls it")
     if isinstance(layer, keras.layers.EinsumDense):
@@ -210,8 +226,11 @@ def _matching(sites: list[Site], chosen: Filter, argument: str) -> set[str]:
         if not matching:
             raise ValueError(f"The function given as {argument} accepts no layer; {_listed(sites)}")
         return matching
+    patterns = [chosen] if isinstance(chosen, str) else chosen
+    if not isinstance(patterns, (list, tuple, set, frozenset)) or not patterns:
+        raise ValueError(f"{argument} is a regular expression, several, or a function of a Site, got {chosen!r}.")
     matching = set()
-    for pattern in [chosen] if isinstance(chosen, str) else chosen:
+    for pattern in patterns:
         try:
             expression = re.compile(pattern)
         except (re.error, TypeError) as error:

@@ -3,10 +3,11 @@
 Keras has no way to exchange a layer of a built model: attributes are locked, graphs hold their operations, lists and
 dicts of layers are tracked elsewhere. So the layer object stays where it is, wherever it is referenced, and becomes
 another one: its class and its state are those of the new layer. Shared layers stay shared by themselves. See
-docs/surgery.md for the ways that were compared.
+docs/converting.md for the ways that were compared.
 """
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
@@ -60,6 +61,12 @@ def copy_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if the copy's layers or weights are others than the model's.
     """
+    for path, layer in (("", model), *walk(model)):
+        if hasattr(type(layer).call, "get_concrete_function"):
+            raise ValueError(
+                f"The layer {path or model.name!r} has @tf.function on its call, which would go on computing with "
+                "the old weights; remove it, Keras compiles by itself."
+            )
     copy = rebuilt(model_config(model), classes_of(model), trusted=True)
     copy_weights(model, copy)
     return copy
@@ -156,12 +163,13 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
 
         return watched_call
 
-    for path, layer in layers.items():
+    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
+    for path, layer in once.values():
         layer.call = watching(path, layer.call)
     try:
         yield
     finally:
-        for layer in layers.values():
+        for _, layer in once.values():
             del layer.call
 
 
@@ -172,5 +180,8 @@ def classes_of(model: keras.Model) -> dict[str, type]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, short enough to stand in a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """What an error says, short enough to stand in a sentence; without the story that Keras tells around it."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("Full object config:")[0]
+    lines = [line.strip() for line in plain.splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return (told or [type(error).__name__])[0].rstrip(".")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -15,9 +16,9 @@ NEAR = 0.98  # of the largest: fewer parameters than that would waste the budget
 
 @dataclass(frozen=True)
 class Choice:
-    """A form and the spec taken from it."""
+    """A spec, and the name of the form that it was taken from; None for a spec of no form."""
 
-    form: str
+    form: str | None
     spec: Spec
 
     def to_config(self) -> dict:
@@ -29,11 +30,14 @@ class Choice:
         """The choice that `to_config` described.
 
         Raises:
-            ValueError: if it is something else, or the form or the spec is not valid.
+            ValueError: if it is something else, or the spec is not valid. The form need not be known here.
         """
         if not isinstance(config, dict) or set(config) != {"form", "spec"}:
             raise ValueError(f"A choice has the keys 'form' and 'spec', got {config!r}.")
-        return cls(get_form(config["form"]).name, Spec.from_config(config["spec"]))
+        form = config["form"]
+        if not (form is None or isinstance(form, str)):
+            raise ValueError(f"A form is a name or null, got {form!r}.")
+        return cls(form, Spec.from_config(config["spec"]))
 
 
 def choose(kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], max_params: int) -> Choice | None:
@@ -46,7 +50,7 @@ def choose(kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], 
     choices = [choice for form in forms for choice in near_budget(form, in_dim, out_dim, max_params)]
     if len(choices) < 2:
         return choices[0] if choices else None
-    return min(choices, key=lambda c: quick_error(kernel, c.spec, metric, get_form(c.form)))
+    return min(choices, key=lambda c: quick_error(kernel, c.spec, metric, get_form(c.form or "")))
 
 
 def near_budget(form: str, in_dim: int, out_dim: int, max_params: int) -> list[Choice]:
@@ -58,6 +62,11 @@ def near_budget(form: str, in_dim: int, out_dim: int, max_params: int) -> list[C
 
 def smallest_params(forms: Sequence[str], in_dim: int, out_dim: int) -> int | None:
     """Parameters of the smallest network below dense that any of the forms has for these dimensions; None for none."""
+    return _smallest_params(tuple(forms), in_dim, out_dim)
+
+
+@cache  # models have many layers of the same dimensions
+def _smallest_params(forms: tuple[str, ...], in_dim: int, out_dim: int) -> int | None:
     low, high = 0, in_dim * out_dim - 1
     if not _any_fits(forms, in_dim, out_dim, high):
         return None

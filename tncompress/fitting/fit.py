@@ -72,15 +72,17 @@ def fit(
     kernel = np.asarray(kernel)
     _check(kernel, spec, moments)
     metric = None if moments is None else moments.covariance if centred else moments.second
+    if metric is not None and np.trace(metric) <= 0:
+        metric = None  # nothing varied: the weights are all there is to fit
     cores, method = _cores(kernel, spec, metric, get_form(form) if form else None, sweeps, seed)
     approximation = to_dense(spec, cores)
     weight_error = _relative(kernel, approximation, None)
     bias = output_error = None
-    if moments is not None and metric is not None:
+    if metric is not None:
         output_error = _relative(kernel, approximation, metric)
-        if centred:
-            bias = (moments.mean @ (kernel - approximation)).astype(kernel.dtype)
         method += ", calibrated and centred" if centred else ", calibrated"
+    if moments is not None and centred:
+        bias = (moments.mean @ (kernel - approximation)).astype(kernel.dtype)
     return Fit([core.astype(kernel.dtype) for core in cores], bias, weight_error, output_error, method)
 
 
@@ -148,6 +150,7 @@ def _closed_form(
 
 
 def _relative(kernel: np.ndarray, approximation: np.ndarray, metric: np.ndarray | None) -> float:
+    kernel, approximation = kernel.astype(np.float64), approximation.astype(np.float64)  # squares leave float32's range
     energy = squared_error(kernel, np.zeros_like(kernel), metric)
     return float(np.sqrt(squared_error(kernel, approximation, metric) / energy)) if energy > 0 else 0.0
 

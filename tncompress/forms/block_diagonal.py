@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tncompress.forms.form import Form, divisors
+from tncompress.forms.form import Form, block_size, divisors
 from tncompress.network.spec import Spec
 
 
@@ -15,7 +15,7 @@ def spec(in_dim: int, out_dim: int, blocks: int) -> Spec:
     >>> spec(6, 9, blocks=3).num_params
     18
     """
-    return Spec.parse("g i, g i o -> g o", g=blocks, i=in_dim // blocks, o=out_dim // blocks)
+    return Spec.parse("g i, g i o -> g o", g=blocks, i=block_size(in_dim, blocks), o=block_size(out_dim, blocks))
 
 
 def candidates(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:

@@ -32,6 +32,9 @@ def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
     m1, m2, n1, n2, rank = spec.shape(("m1", "m2", "n1", "n2", "r"))
     blocks = kernel.reshape(m1, m2, n1, n2).transpose(1, 2, 0, 3)  # [m2, n1, m1, n2]
     left, values, right = np.linalg.svd(blocks, full_matrices=False)
+    unused = ((0, 0), (0, 0), (0, 0), (0, max(0, rank - min(m1, n2))))  # a rank wider than the blocks have use for
+    left, values = np.pad(left, unused), np.pad(values, unused[1:])
+    right = np.pad(right, (*unused[:2], unused[3], (0, 0)))
     root = np.sqrt(values[..., :rank])
     left = left[..., :rank] * root[..., None, :]  # [m2, n1, m1, r]
     right = root[..., None] * right[..., :rank, :]  # [m2, n1, r, n2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tncompress.forms.form import Form, divisors, largest_rank
+from tncompress.forms.form import Form, block_size, divisors, largest_rank
 from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors
 from tncompress.network.spec import Spec
 
@@ -20,7 +20,7 @@ def expand(in_dim: int, out_dim: int, blocks: int, bond: int) -> Spec:
     >>> expand(768, 3072, blocks=6, bond=128).num_params
     655360
     """
-    return Spec.parse("i, i c d, d e -> c e", i=in_dim, c=blocks, d=bond, e=out_dim // blocks)
+    return Spec.parse("i, i c d, d e -> c e", i=in_dim, c=blocks, d=bond, e=block_size(out_dim, blocks))
 
 
 def condense(in_dim: int, out_dim: int, blocks: int, bond: int) -> Spec:
@@ -29,7 +29,7 @@ def condense(in_dim: int, out_dim: int, blocks: int, bond: int) -> Spec:
     >>> condense(3072, 768, blocks=6, bond=128).num_params
     655360
     """
-    return Spec.parse("c e, e d, c d o -> o", c=blocks, e=in_dim // blocks, d=bond, o=out_dim)
+    return Spec.parse("c e, e d, c d o -> o", c=blocks, e=block_size(in_dim, blocks), d=bond, o=out_dim)
 
 
 def candidates(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from tncompress.network.plan import to_dense
 from tncompress.network.spec import Spec
 
 Candidates = Callable[[int, int, int], Iterable[Spec]]
@@ -21,7 +22,7 @@ class Form:
     Args:
         name: what users write, e.g. `"low_rank"`.
         candidates: `(in_dim, out_dim, max_params)` -> the specs of that size worth trying, best guess first, each as
-            large as fits into `max_params`. None if the form does not fit the dimensions.
+            large as fits into `max_params`. None at all if the form does not fit the dimensions.
         decompose: `(kernel [in_dim, out_dim], spec)` -> cores; leave it out where only alternating least squares helps.
         decompose_calibrated: `(kernel, spec, metric [in_dim, in_dim])` -> cores, optimal for the error
             tr((W - W')^T metric (W - W')); None for specs that have no closed form.
@@ -37,6 +38,36 @@ class Form:
     optimal: bool = False
     needs: str = "any dimensions"
     source: str = ""
+
+
+def holds(form: Form, spec: Spec) -> bool:
+    """Whether a spec is of the form: its closed form, if it has one, finds the cores of a network like it again."""
+    if form.decompose is None:
+        return True
+    like = Spec(spec.inputs, spec.cores, spec.outputs, tuple((mode, 2) for mode, _ in spec.sizes))
+    generator = np.random.default_rng(0)
+    kernel = to_dense(like, [generator.normal(size=shape) for shape in like.core_shapes])
+    try:
+        cores = form.decompose(kernel, like)
+        return [core.shape for core in cores] == list(like.core_shapes) and np.allclose(to_dense(like, cores), kernel)
+    except (KeyError, IndexError, ValueError):  # it looked for modes that the spec does not have
+        return False
+
+
+def block_size(number: int, blocks: int) -> int:
+    """The size of one of `blocks` equal blocks of `number` features.
+
+    Raises:
+        ValueError: if it does not divide evenly.
+
+    >>> block_size(3072, 6)
+    512
+    """
+    if blocks < 1 or number % blocks:
+        raise ValueError(
+            f"{number} features do not split into {blocks} equal blocks; choose one of {divisors(number)}."
+        )
+    return number // blocks
 
 
 @cache

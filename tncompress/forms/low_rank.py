@@ -43,9 +43,10 @@ def output_directions(kernel: np.ndarray, metric: np.ndarray, rank: int) -> np.n
     if out_dim <= in_dim:
         return leading_eigenvectors(kernel.T @ metric @ kernel, rank)[1]
     seen = psd_root(metric) @ kernel  # [in_dim, out_dim], K^T C K = seen^T seen
-    left = leading_eigenvectors(seen @ seen.T, rank)[1]
+    useful = min(rank, in_dim)
+    left = leading_eigenvectors(seen @ seen.T, useful)[1]
     # Rows of left^T seen are singular value x right vector; QR makes them orthonormal without a division.
-    return np.linalg.qr(seen.T @ left)[0]
+    return np.pad(np.linalg.qr(seen.T @ left)[0], ((0, 0), (0, rank - useful)))
 
 
 FORM = Form(

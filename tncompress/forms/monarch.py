@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from tncompress.forms.form import Form, divisors
+from tncompress.forms.form import Form, block_size, divisors
 from tncompress.network.spec import Spec
 
 
@@ -16,7 +16,7 @@ def spec(in_dim: int, out_dim: int, in_blocks: int, out_blocks: int) -> Spec:
     40
     """
     a, c = in_blocks, out_blocks
-    return Spec.parse("a b, a b c, a c d -> d c", a=a, b=in_dim // a, c=c, d=out_dim // c)
+    return Spec.parse("a b, a b c, a c d -> d c", a=a, b=block_size(in_dim, a), c=c, d=block_size(out_dim, c))
 
 
 def candidates(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:
@@ -38,4 +38,11 @@ def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
     return [np.ascontiguousarray(first.transpose(0, 2, 1)), np.ascontiguousarray(second)]
 
 
-FORM = Form("monarch", candidates, decompose, optimal=True, source="Dao et al. 2022, arXiv:2204.00595")
+FORM = Form(
+    "monarch",
+    candidates,
+    decompose,
+    optimal=True,
+    needs="two dimensions that are not prime",
+    source="Dao et al. 2022, arXiv:2204.00595",
+)

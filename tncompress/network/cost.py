@@ -1,4 +1,4 @@
-"""What a compressed map costs: parameters, FLOPs, bytes. Counts, not times: see `hardware` for estimates of time."""
+"""What a compressed map costs: parameters, FLOPs, bytes. Counts, not times."""
 
 import math
 from dataclasses import dataclass

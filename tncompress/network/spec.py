@@ -90,6 +90,8 @@ class Spec:
         """
         if not isinstance(config, Mapping) or set(config) != {"equation", "sizes"}:
             raise ValueError(f"A spec's config has the keys 'equation' and 'sizes', got {config!r}.")
+        if not isinstance(config["equation"], str) or not isinstance(config["sizes"], Mapping):
+            raise ValueError(f"A spec's config has a text and a mapping of sizes, got {config!r}.")
         return cls.parse(config["equation"], config["sizes"])
 
     def __str__(self) -> str:
@@ -170,7 +172,9 @@ class Spec:
             raise ValueError(f"{text!r}: a mode has two sizes in {self.sizes}.")
         for mode, count in uses.items():
             if mode not in dict(self.sizes):
-                raise ValueError(f"{text!r}: mode {mode!r} has no size; give {mode}=<size>.")
+                raise ValueError(
+                    f"{text!r}: mode {mode!r} has no size; give {mode}=<size> (modes are separated by spaces)."
+                )
             if count == 1:
                 raise ValueError(f"{text!r}: mode {mode!r} appears once only; join it to another term.")
         for mode, size in self.sizes:

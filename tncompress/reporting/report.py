@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
 
 from tncompress.conversion.saving import Outcome, compression_of
-from tncompress.conversion.sites import Site, find_sites
+from tncompress.conversion.sites import Site, find_sites, walk
 from tncompress.network.cost import cost, dense_spec
 
 PER_VECTORS = 1024  # FLOPs of a vector are counted where many are computed at once
@@ -20,7 +20,7 @@ class Row:
 
     Args:
         layer: path of the layer.
-        form: of the network in its place; None if it stayed dense.
+        form: of the network in its place, `"own"` for a spec of no form; None if it stayed dense.
         equation: of the network.
         sizes: of the network's modes.
         params_before, params_after: of the kernel.
@@ -148,27 +148,39 @@ def report(model: keras.Model) -> Report:
     Whole model: 4,160 -> 2,112 parameters (1.97x smaller).
     """
     compression = compression_of(model)
-    outcomes = compression.outcomes if compression else tuple(map(_as_it_is, find_sites(model)))
-    rows = tuple(map(_row, outcomes))
-    after = model.count_params()
     recipe = {path: choice.to_config() for path, choice in compression.recipe.items()} if compression else {}
+    rows = tuple(map(_row, _outcomes(model)))
+    after = model.count_params()
     return Report(model.name, rows, after + sum(row.params_before - row.params_after for row in rows), after, recipe)
 
 
+def _outcomes(model: keras.Model) -> list[Outcome]:
+    """What became of every layer, also of those in parts of the model that were compressed before."""
+    compression = compression_of(model)
+    outcomes = compression.outcomes if compression else map(_as_it_is, find_sites(model))
+    found = {outcome.path: outcome for outcome in outcomes}
+    for path, layer in walk(model):
+        if part := compression_of(layer):
+            inner = {f"{path}/{o.path}": replace(o, path=f"{path}/{o.path}") for o in part.outcomes if o.choice}
+            found.update({name: outcome for name, outcome in inner.items() if name in found})
+    return list(found.values())
+
+
 def _as_it_is(site: Site) -> Outcome:
-    return Outcome(site.path, site.in_dim, site.out_dim, reason=site.reason or "not compressed")
+    return Outcome(site.path, site.in_dim, site.out_dim, reason=site.reason or "not compressed", params=site.num_params)
 
 
 def _row(outcome: Outcome) -> Row:
     dense = dense_spec(outcome.in_dim, outcome.out_dim) if outcome.in_dim else None
+    params = outcome.params if outcome.params is not None else dense.num_params if dense else 0
     spec = outcome.choice.spec if outcome.choice else dense
     return Row(
         outcome.path,
-        outcome.choice.form if outcome.choice else None,
+        (outcome.choice.form or "own") if outcome.choice else None,
         outcome.choice.spec.equation if outcome.choice else None,
         ", ".join(f"{mode}={size}" for mode, size in outcome.choice.spec.sizes) if outcome.choice else None,
-        dense.num_params if dense else 0,
-        spec.num_params if spec else 0,
+        params,
+        outcome.choice.spec.num_params if outcome.choice else params,
         cost(dense, PER_VECTORS).flops // PER_VECTORS if dense else 0,
         cost(spec, PER_VECTORS).flops // PER_VECTORS if spec else 0,
         outcome.weight_error,
