@@ -48,49 +48,54 @@ def main() -> int:
         f"{len(calibration)} sentences, e.g. {calibration[0]!r}"
     )
     batches = minilm.batches(tokenizer, calibration)
+    options = {"form": args.form, "include": args.include, "progress": sys.stderr.isatty()}
     started = time.perf_counter()
-    small = tncompress.replace_dense(
-        encoder, args.keep, form=args.form, include=args.include, calibration=batches, progress=sys.stderr.isatty()
-    )
+    plain = tncompress.replace_dense(encoder, args.keep, **options)
+    console.print(f"weights alone, for comparison: done in {time.perf_counter() - started:.0f} s")
+    console.print("calibrated: about a minute ...")
+    started = time.perf_counter()
+    small = tncompress.replace_dense(encoder, args.keep, calibration=batches, **options)
     console.print(f"done in {time.perf_counter() - started:.0f} s")
     console.print(tncompress.report(small))
 
     console.rule("3. What it cost")
-    agreement(console, encoder, small, tokenizer, held_back)
+    models = {"original": encoder, "weights alone": plain, "calibrated": small}
+    agreement(console, models, tokenizer, held_back)
     if pairs:
-        spearman(console, encoder, small, tokenizer, pairs)
+        spearman(console, models, tokenizer, pairs)
 
     console.rule("4. Save, load, compare")
     difference = reload_difference(console, small, tokenizer(held_back[:8]), args.save)
 
     console.rule("5. What to try next")
     console.print(
-        f"  {Path(sys.argv[0]).name} --keep 0.28                  smaller\n"
-        "  --form expand_condense                    the form of TN-BERT; tncompress.FORMS lists all\n"
-        "  --sts FILE                                Spearman on sentence1,sentence2,score\n"
-        "  --calibration FILE                        your own sentences, one a line: better the nearer to your use\n"
-        "  --save small.keras                        keep the model; load it with tncompress.load\n",
+        'make demo ARGS="--keep 0.28"               smaller still\n'
+        'make demo ARGS="--form expand_condense"    the form of TN-BERT; python -c "import tncompress;\n'
+        '                                           print(*tncompress.FORMS)" lists all\n'
+        'make demo ARGS="--sts FILE"                Spearman on a CSV of sentence1,sentence2,score\n'
+        'make demo ARGS="--calibration FILE"        your own sentences, one a line: the nearer to your use, the better\n'
+        'make demo ARGS="--save small.keras"        keep the model; tncompress.load("small.keras") gives it back',
         highlight=False,
         markup=False,
     )
     return 0 if difference == 0.0 else 1
 
 
-def agreement(console, encoder, small, tokenizer, sentences: Sequence[str]) -> None:
-    """Cosine of every held-back sentence's two embeddings."""
-    before, after = (minilm.embeddings(model, tokenizer, sentences) for model in (encoder, small))
-    cosines = np.sum(before * after, axis=-1)
-    console.print(
-        f"Embeddings of {len(sentences)} held-back sentences against the original's: mean cosine "
-        f"{cosines.mean():.4f}, lowest {cosines.min():.4f}"
-    )
+def agreement(console, models: dict, tokenizer, sentences: Sequence[str]) -> None:
+    """Cosine of every held-back sentence's embedding to that by the original, the first of the models."""
+    console.print(f"Embeddings of {len(sentences)} held-back sentences against the original's (1 = the same):")
+    original, *others = (minilm.embeddings(model, tokenizer, sentences) for model in models.values())
+    for name, vectors in zip(list(models)[1:], others, strict=True):
+        cosines = np.sum(original * vectors, axis=-1)
+        console.print(f"  {name:<14} mean cosine {cosines.mean():.4f}, lowest {cosines.min():.4f}")
 
 
-def spearman(console, encoder, small, tokenizer, pairs: list[minilm.Pair]) -> None:
-    """Rank correlation of cosines with human scores, before and after."""
-    for name, model in (("original", encoder), ("compressed", small)):
+def spearman(console, models: dict, tokenizer, pairs: list[minilm.Pair]) -> None:
+    """Rank correlation of every model's cosines with human scores."""
+    console.print(f"Spearman x 100 with the scores of {len(pairs)} pairs:")
+    for name, model in models.items():
         vectors = minilm.embeddings(model, tokenizer, minilm.sentences_of(pairs))
-        console.print(f"Spearman x 100 on {len(pairs)} pairs, {name}: {minilm.spearman(vectors, pairs):.2f}")
+        console.print(f"  {name:<14} {minilm.spearman(vectors, pairs):.2f}")
 
 
 def reload_difference(console, small, batch: dict, path: str | None) -> float:
@@ -101,9 +106,11 @@ def reload_difference(console, small, batch: dict, path: str | None) -> float:
         file = Path(path or Path(folder) / "small.keras")
         small.save(file)
         again = tncompress.load(file)
-        console.print(f"saved {file.name}: {file.stat().st_size / 1e6:.1f} MB (original weights in float32: ", end="")
-        before = tncompress.report(small).params_before
-        console.print(f"{4 * before / 1e6:.1f} MB)")
+        kept = "" if path else " in a folder that is removed again; --save keeps it"
+        before = 4 * tncompress.report(small).params_before
+        console.print(
+            f"saved {file.name}{kept}: {file.stat().st_size / 1e6:.1f} MB (the original's weights: {before / 1e6:.1f} MB)"
+        )
     ours, theirs = (model.predict_on_batch(batch)["sequence_output"] for model in (small, again))
     difference = float(np.max(np.abs(ours - theirs)))
     console.print(f"outputs of the reloaded model differ by {difference}")
