@@ -73,7 +73,7 @@ def main() -> int:
         'make demo ARGS="--form expand_condense"    the form of TN-BERT; python -c "import tncompress;\n'
         '                                           print(*tncompress.FORMS)" lists all\n'
         'make demo ARGS="--sts FILE"                Spearman on a CSV of sentence1,sentence2,score\n'
-        'make demo ARGS="--calibration FILE"        your own sentences, one a line: the nearer to your use, the better\n'
+        'make demo ARGS="--calibration FILE"        your own sentences, one a line: best those of your use\n'
         'make demo ARGS="--save small.keras"        keep the model; tncompress.load("small.keras") gives it back',
         highlight=False,
         markup=False,
@@ -108,9 +108,7 @@ def reload_difference(console, small, batch: dict, path: str | None) -> float:
         again = tncompress.load(file)
         kept = "" if path else " in a folder that is removed again; --save keeps it"
         before = 4 * tncompress.report(small).params_before
-        console.print(
-            f"saved {file.name}{kept}: {file.stat().st_size / 1e6:.1f} MB (the original's weights: {before / 1e6:.1f} MB)"
-        )
+        console.print(f"saved {file.name}{kept}: {file.stat().st_size / 1e6:.1f} MB (before: {before / 1e6:.1f} MB)")
     ours, theirs = (model.predict_on_batch(batch)["sequence_output"] for model in (small, again))
     difference = float(np.max(np.abs(ours - theirs)))
     console.print(f"outputs of the reloaded model differ by {difference}")

@@ -72,14 +72,15 @@ def fit(
     kernel = np.asarray(kernel)
     _check(kernel, spec, moments)
     metric = None if moments is None else moments.covariance if centred else moments.second
-    if metric is not None and np.trace(metric) <= 0:
-        metric = None  # nothing varied: the weights are all there is to fit
-    cores, method = _cores(kernel, spec, metric, get_form(form) if form else None, sweeps, seed)
+    # Where nothing varied the weights are all there is to fit.
+    varied = metric if metric is not None and np.trace(metric) > 0 else None
+    cores, method = _cores(kernel, spec, varied, get_form(form) if form else None, sweeps, seed)
     approximation = to_dense(spec, cores)
     weight_error = _relative(kernel, approximation, None)
     bias = output_error = None
     if metric is not None:
         output_error = _relative(kernel, approximation, metric)
+    if varied is not None:
         method += ", calibrated and centred" if centred else ", calibrated"
     if moments is not None and centred:
         bias = (moments.mean @ (kernel - approximation)).astype(kernel.dtype)
