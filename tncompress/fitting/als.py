@@ -222,7 +222,7 @@ def _relative_error(problem: Problem, cores: list[np.ndarray]) -> float:
     return squared_error(problem.kernel, to_dense(problem.spec, cores), problem.metric) / problem.energy
 
 
-def squared_error(kernel: np.ndarray, approximation: np.ndarray, metric: np.ndarray | None) -> float:
+def squared_error(kernel: np.ndarray, approximation: np.ndarray | float, metric: np.ndarray | None) -> float:
     """tr((W - W')^T M (W - W')), the Frobenius norm squared where there is no metric."""
     difference = kernel - approximation
     weighted = difference if metric is None else metric @ difference

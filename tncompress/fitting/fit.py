@@ -151,9 +151,15 @@ def _closed_form(
 
 
 def _relative(kernel: np.ndarray, approximation: np.ndarray, metric: np.ndarray | None) -> float:
-    kernel, approximation = kernel.astype(np.float64), approximation.astype(np.float64)  # squares leave float32's range
-    energy = squared_error(kernel, np.zeros_like(kernel), metric)
-    return float(np.sqrt(squared_error(kernel, approximation, metric) / energy)) if energy > 0 else 0.0
+    largest = np.abs(kernel).max()
+    if largest == 0:
+        return 0.0
+    # In units of the largest weight: the squares of float32 numbers soon leave its range.
+    difference = (kernel - approximation) / largest
+    if metric is None:
+        return float(np.linalg.norm(difference) / np.linalg.norm(kernel / largest))
+    energy = squared_error(kernel / largest, 0.0, metric)
+    return float(np.sqrt(squared_error(difference, 0.0, metric) / energy)) if energy > 0 else 0.0
 
 
 def _check(kernel: np.ndarray, spec: Spec, moments: Moments | None) -> None:
