@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 
 from tncompress.forms.form import Form, factorizations
-from tncompress.linalg import low_rank_factors
 from tncompress.network.spec import Spec
 
 
@@ -76,12 +75,8 @@ def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
 
 def _rank_one(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First singular pair of every matrix `[..., m, n]`: left of norm one, right with the singular value."""
-    shape = blocks.shape[:-2]
-    pairs = [low_rank_factors(block, 1) for block in blocks.reshape(-1, *blocks.shape[-2:])]
-    norms = [np.linalg.norm(left) or 1.0 for left, _ in pairs]
-    left = np.stack([left[:, 0] / norm for (left, _), norm in zip(pairs, norms, strict=True)])
-    right = np.stack([right[0] * norm for (_, right), norm in zip(pairs, norms, strict=True)])
-    return left.reshape(*shape, -1), right.reshape(*shape, -1)
+    left = np.linalg.eigh(blocks @ blocks.swapaxes(-1, -2))[1][..., -1]  # [..., m]
+    return left, (left[..., None, :] @ blocks)[..., 0, :]
 
 
 FORM = Form(
