@@ -116,8 +116,9 @@ def put_networks(model: keras.Model, specs: Mapping[str, Spec]) -> dict[str, TND
 
     The model must be fresh: compiled functions and optimizers would go on with the old layers.
     """
-    new = {path: _network_for(layer, specs[path]) for path, layer in locate(model, list(specs)).items()}
-    for path, layer in locate(model, list(specs)).items():
+    dense = locate(model, list(specs))
+    new = {path: _network_for(layer, specs[path]) for path, layer in dense.items()}
+    for path, layer in dense.items():
         become(layer, new[path])
     return new
 

@@ -47,10 +47,10 @@ def choose(kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], 
     approximation, under the metric if there is one.
     """
     in_dim, out_dim = kernel.shape
-    choices = [choice for form in forms for choice in near_budget(form, in_dim, out_dim, max_params)]
-    if len(choices) < 2:
-        return choices[0] if choices else None
-    return min(choices, key=lambda c: quick_error(kernel, c.spec, metric, get_form(c.form or "")))
+    found = [(form, choice) for form in forms for choice in near_budget(form, in_dim, out_dim, max_params)]
+    if len(found) < 2:
+        return found[0][1] if found else None
+    return min(found, key=lambda pair: quick_error(kernel, pair[1].spec, metric, get_form(pair[0])))[1]
 
 
 def near_budget(form: str, in_dim: int, out_dim: int, max_params: int) -> list[Choice]:
