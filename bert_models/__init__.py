@@ -11,10 +11,30 @@ what they need when they are first used.
 import sys
 from importlib import import_module
 
-__all__ = ["BertConfig", "build_encoder", "embed", "load", "load_tokenizer"]
+__all__ = [
+    "PRESETS",
+    "BertConfig",
+    "ExpandCondense",
+    "LowRank",
+    "MaskedLM",
+    "Networks",
+    "TalkingHeads",
+    "build",
+    "build_encoder",
+    "embed",
+    "load",
+    "load_tokenizer",
+]
 
 _HOMES = {
+    "PRESETS": "presets",
     "BertConfig": "config",
+    "ExpandCondense": "kinds",
+    "LowRank": "kinds",
+    "MaskedLM": "heads",
+    "Networks": "kinds",
+    "TalkingHeads": "kinds",
+    "build": "encoder",
     "build_encoder": "encoder",
     "embed": "sentence_embeddings",
     "load": "checkpoints.huggingface",
@@ -37,4 +57,5 @@ def __dir__() -> list[str]:
 
 if "keras" in sys.modules:
     # Saved encoders name our classes; Keras finds them once they are registered.
-    import bert_models.encoder  # noqa: F401
+    import bert_models.encoder
+    import bert_models.heads  # noqa: F401

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from bert_models.blocks.attention import attention_layer
 from bert_models.blocks.feed_forward import FeedForward
 from bert_models.config import BertConfig
 
@@ -11,8 +12,8 @@ from bert_models.config import BertConfig
 class EncoderBlock(keras.layers.Layer):
     """x = LN(x + Drop(attention(x)));  x = LN(x + Drop(feed_forward(x))).
 
-    Attributes `attention` (`keras.layers.MultiHeadAttention`) and `feed_forward` (`FeedForward`)
-    do the work. Both LayerNorms compute in float32 whatever the dtype policy.
+    Attributes `attention` (`keras.layers.MultiHeadAttention` or `TalkingHeadsAttention`) and `feed_forward`
+    (`FeedForward`) do the work. Both LayerNorms compute in float32 whatever the dtype policy.
 
     Args:
         config: a `BertConfig`, or its dict.
@@ -31,14 +32,7 @@ class EncoderBlock(keras.layers.Layer):
     def __init__(self, config: BertConfig | dict, **kwargs):
         super().__init__(**kwargs)
         self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
-        self.attention = keras.layers.MultiHeadAttention(
-            self.config.num_heads,
-            self.config.head_size,
-            dropout=self.config.attention_dropout,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.config.init_stddev),
-            dtype=self.dtype_policy,
-            name="attention",
-        )
+        self.attention = attention_layer(self.config, self.dtype_policy)
         self.attention_norm = self._norm("attention_norm")
         self.feed_forward = FeedForward(self.config, dtype=self.dtype_policy, name="feed_forward")
         self.feed_forward_norm = self._norm("feed_forward_norm")

@@ -73,7 +73,7 @@ class TNDense(keras.layers.Layer):
             self.add_weight(
                 name=f"core_{k}",
                 shape=shape,
-                initializer=self.core_initializer or keras.initializers.RandomNormal(stddev=core_stddev(self.spec)),
+                initializer=self._initializer(),
                 regularizer=self.core_regularizer,
                 constraint=self.core_constraint,
             )
@@ -89,6 +89,12 @@ class TNDense(keras.layers.Layer):
                 constraint=self.bias_constraint,
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: self.spec.in_dim})
+
+    def _initializer(self):
+        if self.core_initializer is None:
+            return keras.initializers.RandomNormal(stddev=core_stddev(self.spec))
+        # An initializer without a seed still gives every core the same numbers; a copy draws others.
+        return self.core_initializer.clone() if hasattr(self.core_initializer, "clone") else self.core_initializer
 
     def call(self, inputs):  # named as in Dense, which may be called by keyword
         lead = ops.shape(inputs)[:-1]
@@ -121,14 +127,19 @@ class TNDense(keras.layers.Layer):
         }
 
 
-def core_stddev(spec: Spec) -> float:
-    """Standard deviation of core entries at which outputs have the variance that Glorot's rule gives to Dense.
+def core_stddev(spec: Spec, kernel_stddev: float | None = None) -> float:
+    """Standard deviation of core entries at which outputs have the variance that a dense kernel would give them.
 
-    An output is a sum over all input modes and bonds of products of one entry a core; the variances multiply.
+    An entry of the kernel is a sum over all bonds of products of one entry a core; the variances multiply.
 
-    >>> round(core_stddev(Spec.parse("i, i o -> o", i=50, o=50)) ** 2 * 50, 6)
-    1.0
+    Args:
+        spec: the network.
+        kernel_stddev: standard deviation of that dense kernel's entries; None: by Glorot's rule, 2 / (in + out).
+
+    >>> round(core_stddev(Spec.parse("i, i r, r o -> o", i=50, r=4, o=50), kernel_stddev=0.1) ** 4 * 4, 6)
+    0.01
     """
-    summed = math.prod(spec.shape(m for m in (*spec.inputs, *spec.bonds) if m not in spec.block_modes))
-    variance = 2 * spec.in_dim / (spec.in_dim + spec.out_dim)
-    return (variance / summed) ** (1 / (2 * len(spec.cores)))
+    # In a network with block modes an output sees but a part of the inputs, and its entries are larger for it.
+    seen = math.prod(spec.shape(mode for mode in spec.inputs if mode not in spec.block_modes))
+    variance = 2 / (spec.in_dim + spec.out_dim) if kernel_stddev is None else kernel_stddev**2
+    return (variance * spec.in_dim / (seen * math.prod(spec.shape(spec.bonds)))) ** (1 / (2 * len(spec.cores)))
