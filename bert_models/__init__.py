@@ -18,12 +18,16 @@ __all__ = [
     "LowRank",
     "MaskedLM",
     "Networks",
+    "Preprocessor",
     "TalkingHeads",
     "build",
     "build_encoder",
     "embed",
+    "export_preprocessor",
+    "flops_per_token",
     "load",
     "load_tokenizer",
+    "param_counts",
 ]
 
 _HOMES = {
@@ -33,12 +37,16 @@ _HOMES = {
     "LowRank": "kinds",
     "MaskedLM": "heads",
     "Networks": "kinds",
+    "Preprocessor": "text.preprocessor",
     "TalkingHeads": "kinds",
     "build": "encoder",
     "build_encoder": "encoder",
     "embed": "sentence_embeddings",
+    "export_preprocessor": "text.export",
+    "flops_per_token": "counts",
     "load": "checkpoints.huggingface",
     "load_tokenizer": "text.tokenize",
+    "param_counts": "counts",
 }
 
 
@@ -58,4 +66,5 @@ def __dir__() -> list[str]:
 if "keras" in sys.modules:
     # Saved encoders name our classes; Keras finds them once they are registered.
     import bert_models.encoder
-    import bert_models.heads  # noqa: F401
+    import bert_models.heads
+    import bert_models.text.preprocessor  # noqa: F401

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from bert_models.text.pack import kept_lengths
+from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, read_tokens, to_backend
 
 DEFAULT_MAX_LENGTH = 512
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer:
@@ -24,6 +25,7 @@ class Tokenizer:
         max_length: longest row in tokens, special tokens included.
 
     Attributes:
+        backend: as given.
         max_length: as given.
         vocab_size: number of ids, one more than the largest.
 
@@ -33,9 +35,10 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int = DEFAULT_MAX_LENGTH):
-        self._backend = backend
-        self._backend.no_truncation()
-        self._backend.enable_padding(pad_id=0, pad_type_id=0)
+        self.backend = backend
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self._pad_id = backend.token_to_id("[PAD]") or 0
         self.max_length = max_length
         self.vocab_size = 1 + max(backend.get_vocab().values())
 
@@ -45,39 +48,71 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         pairs: Sequence[str] | None = None,
+        seq_length: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Tokenise, truncate and pad to the longest row.
+        """Tokenise, truncate and pad, to the longest row or to `seq_length`.
 
         Args:
             sentences: the texts; a literal "[SEP]" in them counts as the special token.
-            max_length: cut rows to that many tokens, of a pair always from the longer text;
-                as many as the encoder takes if not given.
+            max_length: cut rows to that many tokens, as many as the encoder takes if not given; a pair shares them
+                in turn (`bert_models.text.pack.kept_lengths`).
             pairs: second texts, one for each sentence.
+            seq_length: cut and pad rows to exactly that many tokens, as `bert_models.Preprocessor` does.
 
         Returns:
-            `input_word_ids`, `input_mask` and `input_type_ids`, int32 [n, longest], padded with 0.
+            `input_word_ids`, `input_mask` and `input_type_ids`, int32 [n, longest] or [n, seq_length], padded with
+            [PAD], 0 and 0.
 
         Raises:
             TypeError: not a list of strings.
-            ValueError: an empty list, another number of pairs, or a max_length out of range.
+            ValueError: an empty list, another number of pairs, a length out of range, or both lengths.
         """
         check_sentences(sentences)
-        texts = list(sentences) if pairs is None else _paired(sentences, pairs)
-        self._truncate_to(max_length, is_pair=pairs is not None)
-        rows = self._backend.encode_batch_fast(texts)
+        if pairs is not None:
+            check_pairs(sentences, pairs)
+        if max_length is not None and seq_length is not None:
+            raise ValueError(f"give max_length or seq_length, not both: got {max_length!r} and {seq_length!r}.")
+        name, length = ("max_length", max_length) if seq_length is None else ("seq_length", seq_length)
+        length = self.max_length if length is None else length
+        special = self.backend.num_special_tokens_to_add(pairs is not None)
+        if not isinstance(length, int) or not special < length <= self.max_length:
+            raise ValueError(f"{name} must be from {special + 1} to {self.max_length} tokens, got {length!r}.")
+        rows = self._rows(sentences, length) if pairs is None else self._paired(sentences, pairs, length - special)
+        width = max(map(len, rows)) if seq_length is None else seq_length
         return {
-            "input_word_ids": np.array([row.ids for row in rows], "int32"),
-            "input_mask": np.array([row.attention_mask for row in rows], "int32"),
-            "input_type_ids": np.array([row.type_ids for row in rows], "int32"),
+            "input_word_ids": _filled([row.ids for row in rows], width, self._pad_id),
+            "input_mask": _filled([row.attention_mask for row in rows], width),
+            "input_type_ids": _filled([row.type_ids for row in rows], width),
         }
 
-    def _truncate_to(self, max_length: int | None, *, is_pair: bool) -> None:
-        length = self.max_length if max_length is None else max_length
-        special = self._backend.num_special_tokens_to_add(is_pair)
-        if not isinstance(length, int) or not special < length <= self.max_length:
-            raise ValueError(f"max_length must be from {special + 1} to {self.max_length} tokens, got {length!r}.")
-        if (self._backend.truncation or {}).get("max_length") != length:
-            self._backend.enable_truncation(length)
+    def _rows(self, sentences: Sequence[str], length: int) -> list[tokenizers.Encoding]:
+        self.backend.enable_truncation(length)
+        try:
+            return self.backend.encode_batch_fast(list(sentences))
+        finally:
+            self.backend.no_truncation()
+
+    def _paired(self, sentences: Sequence[str], pairs: Sequence[str], budget: int) -> list[tokenizers.Encoding]:
+        # Cut here: `tokenizers` gives the odd token to the second of two long texts, BERT to the first.
+        encoded = self.backend.encode_batch_fast([*sentences, *pairs], add_special_tokens=False)
+        rows = []
+        for first, second in zip(encoded[: len(sentences)], encoded[len(sentences) :], strict=True):
+            for segment, kept in zip((first, second), kept_lengths([len(first), len(second)], budget), strict=True):
+                segment.truncate(kept)
+            rows.append(self.backend.post_process(first, second))
+        return rows
+
+
+def _filled(rows: list[list[int]], width: int, value: int = 0) -> np.ndarray:
+    """int32 [n, width], rows filled up with `value`.
+
+    >>> _filled([[1, 2], [3]], width=3).tolist()
+    [[1, 2, 0], [3, 0, 0]]
+    """
+    array = np.full((len(rows), width), value, "int32")
+    for target, row in zip(array, rows, strict=True):
+        target[: len(row)] = row
+    return array
 
 
 def check_sentences(sentences: Sequence[str], name: str = "sentences") -> None:
@@ -100,11 +135,11 @@ def check_sentences(sentences: Sequence[str], name: str = "sentences") -> None:
             raise TypeError(f"{name} must be strings, but number {i} is of type {kind}: {sentence!r}.")
 
 
-def _paired(sentences: Sequence[str], pairs: Sequence[str]) -> list[tuple[str, str]]:
+def check_pairs(sentences: Sequence[str], pairs: Sequence[str]) -> None:
+    """Refuse what is not one string for each sentence."""
     check_sentences(pairs, "pairs")
     if len(pairs) != len(sentences):
         raise ValueError(f"pairs must have one text for each of the {len(sentences)} sentences, got {len(pairs)}.")
-    return list(zip(sentences, pairs, strict=True))
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -125,11 +160,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {str(folder)!r}: give the path of a downloaded checkpoint.")
-    settings = _read_settings(folder / "tokenizer_config.json")
+    settings = _read_settings(folder / SETTINGS_NAME)
     if (file := folder / "tokenizer.json").is_file():
         backend = _from_json(file)
-    elif (file := folder / "vocab.txt").is_file():
-        backend = _from_vocab(file, settings)
+    elif (file := folder / FILE_NAME).is_file():
+        backend = to_backend(read_tokens(file), settings)
     else:
         raise FileNotFoundError(f"{str(folder)!r} lacks tokenizer.json or vocab.txt: one is needed.")
     config = _read_settings(folder / "config.json")
@@ -158,28 +193,6 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{file} is no tokenizer that can be read: {error}.") from None
-
-
-def _from_vocab(file: Path, settings: dict) -> tokenizers.Tokenizer:
-    try:
-        # Not str.splitlines: a vocabulary may hold characters that it takes for the end of a line.
-        with file.open(encoding="utf-8") as text:
-            lines = [line.rstrip("\n") for line in text]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: this is not UTF-8 text ({error}).") from None
-    vocab = {token: i for i, token in enumerate(lines)}
-    if lacking := [token for token in SPECIAL_TOKENS if token not in vocab]:
-        raise ValueError(f"{file} is no BERT vocabulary: it lacks {', '.join(lacking)} in {len(lines)} lines.")
-    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
-    backend.normalizer = normalizers.BertNormalizer(
-        lowercase=settings.get("do_lower_case", True),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
-    return backend
 
 
 def _check_vocab_size(file: Path, found: int, wanted: int | None) -> None:

@@ -1,0 +1,49 @@
+"""New folders, written beside their place and then renamed: there is never half of one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse a place where a SavedModel cannot or shall not be written, before any work is done.
+
+    Raises:
+        FileExistsError: path exists, and overwrite is off or it is something else than a SavedModel.
+        FileNotFoundError: the folder that it should be in does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or overwrite=True.")
+    if path.exists() and not (path / "saved_model.pb").is_file():
+        raise FileExistsError(f"{path} exists and is no SavedModel, so it is not overwritten; choose another name.")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is renamed to `path` when the block ends without an error; what was there goes away.
+
+    Its parent is a folder for what is needed while writing, and is removed.
+
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with new_folder(Path(place) / "made") as folder:
+    ...         _ = (folder / "file").write_text("text")
+    ...     sorted(str(file.relative_to(place)) for file in Path(place).rglob("*"))
+    ['made', 'made/file']
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        yield new
+        was_there = path.exists()
+        if was_there:
+            os.replace(path, old)  # a folder cannot be renamed over one that holds something
+        try:
+            os.replace(new, path)
+        except OSError:
+            if was_there:
+                os.replace(old, path)
+            raise
