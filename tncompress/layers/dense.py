@@ -16,7 +16,8 @@ PLANNED_BATCH = 1024  # vectors at once, e.g. 8 texts of 128 tokens: what the or
 class TNDense(keras.layers.Layer):
     """`activation(x W + bias)` with W given by the cores of a spec and never multiplied out.
 
-    Input `[..., in_dim]`, output `[..., out_dim]`; any number of leading axes, of any or unknown length.
+    Input `[..., *in_shape]`, output `[..., *out_shape]`, by default `[..., in_dim]` and `[..., out_dim]`; any number of
+    leading axes, of any or unknown length.
 
     Args:
         spec: the network, or its config.
@@ -26,9 +27,11 @@ class TNDense(keras.layers.Layer):
             which Dense's default (Glorot) gives them.
         bias_initializer, core_regularizer, bias_regularizer, core_constraint, bias_constraint: as in
             `keras.layers.Dense`; those of cores act on every core by itself.
+        in_shape, out_shape: trailing axes, where features have several, e.g. `out_shape=(heads, head_size)` in the
+            place of an `EinsumDense` of attention. None: one axis.
 
     Raises:
-        ValueError: at build, if the last axis of the input is not `spec.in_dim`.
+        ValueError: if a shape has another size than the spec; at build, if the input ends in other axes.
 
     >>> from tncompress.forms import low_rank
     >>> layer = TNDense(low_rank.spec(8, 4, rank=2), activation="relu")
@@ -48,6 +51,8 @@ class TNDense(keras.layers.Layer):
         activity_regularizer=None,
         core_constraint=None,
         bias_constraint=None,
+        in_shape=None,
+        out_shape=None,
         **kwargs,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -61,13 +66,24 @@ class TNDense(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.core_constraint = keras.constraints.get(core_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.in_shape = tuple(in_shape) if in_shape else (self.spec.in_dim,)
+        self.out_shape = tuple(out_shape) if out_shape else (self.spec.out_dim,)
         self.supports_masking = True
+        for shape, size in ((self.in_shape, self.spec.in_dim), (self.out_shape, self.spec.out_dim)):
+            if math.prod(shape) != size:
+                raise ValueError(f"{self.name}: the spec {str(self.spec)!r} has {size} features, not {shape}.")
+
+    @property
+    def stored_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the cores' weights."""
+        return self.spec.core_shapes
 
     def build(self, input_shape):
-        if input_shape[-1] != self.spec.in_dim:
+        if tuple(input_shape[-len(self.in_shape) :]) != self.in_shape:
+            found = input_shape[-1] if len(self.in_shape) == 1 else tuple(input_shape[-len(self.in_shape) :])
             raise ValueError(
                 f"{self.name}: the spec {str(self.spec)!r} maps {self.spec.in_dim} features, but the input has "
-                f"{input_shape[-1]} (shape {tuple(input_shape)}). Make the spec for in_dim={input_shape[-1]}."
+                f"{found} (shape {tuple(input_shape)}). Make the spec for in_dim={input_shape[-1]}."
             )
         self.cores = [
             self.add_weight(
@@ -77,18 +93,19 @@ class TNDense(keras.layers.Layer):
                 regularizer=self.core_regularizer,
                 constraint=self.core_constraint,
             )
-            for k, shape in enumerate(self.spec.core_shapes)
+            for k, shape in enumerate(self.stored_shapes)
         ]
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
                 name="bias",
-                shape=(self.spec.out_dim,),
+                shape=self.out_shape,
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: self.spec.in_dim})
+        axes = {axis - len(self.in_shape): size for axis, size in enumerate(self.in_shape)}
+        self.input_spec = keras.layers.InputSpec(min_ndim=1 + len(self.in_shape), axes=axes)
 
     def _initializer(self):
         if self.core_initializer is None:
@@ -97,16 +114,19 @@ class TNDense(keras.layers.Layer):
         return self.core_initializer.clone() if hasattr(self.core_initializer, "clone") else self.core_initializer
 
     def call(self, inputs):  # named as in Dense, which may be called by keyword
-        lead = ops.shape(inputs)[:-1]
+        lead = ops.shape(inputs)[: -len(self.in_shape)]
         x = ops.reshape(inputs, (-1, *self.spec.shape(self.spec.inputs)))  # [batch, *in_modes]
-        y = contract(self.plan, x, [ops.convert_to_tensor(core) for core in self.cores], ops)  # [batch, *out_modes]
-        y = ops.reshape(y, (*lead, self.spec.out_dim))
+        y = ops.reshape(self.contracted(x), (*lead, *self.out_shape))
         if self.bias is not None:
             y = ops.add(y, self.bias)
         return y if self.activation is None else self.activation(y)
 
+    def contracted(self, x):
+        """`[batch, *in_modes]`, contracted with the cores to `[batch, *out_modes]`."""
+        return contract(self.plan, x, [ops.convert_to_tensor(core) for core in self.cores], ops)
+
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.spec.out_dim)
+        return (*input_shape[: -len(self.in_shape)], *self.out_shape)
 
     def to_dense(self):
         """The kernel `[in_dim, out_dim]` that the cores stand for, as numpy."""
@@ -124,6 +144,8 @@ class TNDense(keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "core_constraint": keras.constraints.serialize(self.core_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            "in_shape": self.in_shape,
+            "out_shape": self.out_shape,
         }
 
 
