@@ -1,69 +1,139 @@
-"""Which weight of a checkpoint is which variable of the encoder: tables, read in both directions.
+"""Which weight of a checkpoint is which variable of ours: a table per format, read in both directions.
 
-`{i}` counts the blocks. Axes are those of the tensor in the file: V words, P positions, T segments,
-H hidden, F intermediate.
+Here those of Hugging Face and of the first BERT (TensorFlow 1); Model Garden's are in `garden_names.py`. A row is the
+name in the file, the path of our variable and the axes of the tensor in the file; `{i}` counts the blocks.
+
+Axes: V words, P positions, T segments, H hidden, F intermediate, N heads, K features per head; of Expand/Condense C
+blocks, D bond, E features of a block when widened; 1 is one. Two words of axes stand for two tensors, kernel and bias,
+or gamma and beta where the first word is one letter.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bert_models.config import BertConfig
+from bert_models.kinds import DenseMaps, ExpandCondense, MultiHead
 
-# Hugging Face name, variable path, axes
-_TABLES = (
-    ("embeddings.word_embeddings.weight", "embeddings/word/embeddings", "VH"),
-    ("embeddings.position_embeddings.weight", "embeddings/position/embeddings", "PH"),
-    ("embeddings.token_type_embeddings.weight", "embeddings/segment/embeddings", "TH"),
-)
-# `.weight` [H] is gamma, `.bias` [H] is beta
-_NORMS = (
-    ("embeddings.LayerNorm", "embeddings/norm"),
-    ("encoder.layer.{i}.attention.output.LayerNorm", "block_{i}/attention_norm"),
-    ("encoder.layer.{i}.output.LayerNorm", "block_{i}/feed_forward_norm"),
-)
-# `.weight` [out, in] is the kernel transposed, `.bias` [out] the bias; axes = out, in.
-# The file knows no heads: [H, H] becomes [H, N, K] or [N, K, H] by a reshape after the transpose.
-_LINEARS = (
-    ("encoder.layer.{i}.attention.self.query", "block_{i}/attention/query", "HH"),
-    ("encoder.layer.{i}.attention.self.key", "block_{i}/attention/key", "HH"),
-    ("encoder.layer.{i}.attention.self.value", "block_{i}/attention/value", "HH"),
-    ("encoder.layer.{i}.attention.output.dense", "block_{i}/attention/attention_output", "HH"),
-    ("encoder.layer.{i}.intermediate.dense", "block_{i}/feed_forward/intermediate", "FH"),
-    ("encoder.layer.{i}.output.dense", "block_{i}/feed_forward/output_dense", "HF"),
-    ("pooler.dense", "pooler", "HH"),
-)
 
-# In files, but no weights of the encoder: a counter 0, 1, 2 ... and the pretraining heads.
-NOT_READ = ("embeddings.position_ids", "cls.predictions.", "cls.seq_relationship.")
-# Ending in old files -> ending today
-OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: name in the file, path of our variable, axes in the file, and whether they are turned."""
 
-# Hugging Face `config.json` -> BertConfig; a key that is absent keeps BertConfig's default, which
-# is theirs.
-CONFIG_KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "intermediate_size",
-    "max_position_embeddings": "max_positions",
-    "type_vocab_size": "type_vocab_size",
-    "hidden_act": "activation",
-    "hidden_dropout_prob": "hidden_dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "layer_norm_eps": "layer_norm_epsilon",
-    "initializer_range": "init_stddev",
-}
-# Hugging Face `hidden_act` -> BertConfig.activation
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
+    name: str
+    path: str
+    axes: str
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a format names the tensors of a layer; `transposed`: kernels are stored [out, in]."""
+
+    separator: str
+    kernel: str
+    bias: str
+    gamma: str
+    beta: str
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """The tables of a format.
+
+    Attributes:
+        encoder: rows of the encoder.
+        head: rows of the masked-LM head; their paths are those within `MaskedLM`.
+        tied: name of a second copy of a weight -> name of the weight. A copy is checked, or stands in for the weight.
+    """
+
+    encoder: tuple[Row, ...]
+    head: tuple[Row, ...]
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+
+def rows(spelling: Spelling, *lines: tuple[str, str, str]) -> tuple[Row, ...]:
+    """Lines of a table as rows, layers taken apart into their tensors.
+
+    >>> [row.name for row in rows(HUGGING_FACE_SPELLING, ("embeddings.LayerNorm", "embeddings/norm", "H H"))]
+    ['embeddings.LayerNorm.weight', 'embeddings.LayerNorm.bias']
+    """
+    return tuple(row for line in lines for row in _tensors(spelling, *line))
+
+
+def _tensors(spelling: Spelling, name: str, path: str, axes: str) -> tuple[Row, ...]:
+    first, *second = axes.split()
+    if not second:
+        return (Row(name, path, first),)
+    if len(first) == 1:
+        endings, turned = ((spelling.gamma, "gamma"), (spelling.beta, "beta")), False
+    else:
+        endings, turned = ((spelling.kernel, "kernel"), (spelling.bias, "bias")), spelling.transposed
+    (kernel, our_kernel), (bias, our_bias) = endings
+    return (
+        Row(f"{name}{spelling.separator}{kernel}", f"{path}/{our_kernel}", first, turned),
+        Row(f"{name}{spelling.separator}{bias}", f"{path}/{our_bias}", *second),
+    )
+
+
+HUGGING_FACE_SPELLING = Spelling(".", "weight", "bias", "weight", "bias", transposed=True)
+TENSORFLOW_SPELLING = Spelling("/", "kernel", "bias", "gamma", "beta", transposed=False)
+
+# These files know no heads: [H, H] becomes [H, N, K] or [N, K, H] by a reshape.
+HUGGING_FACE = Names(
+    encoder=rows(
+        HUGGING_FACE_SPELLING,
+        ("embeddings.word_embeddings.weight", "embeddings/word/embeddings", "VH"),
+        ("embeddings.position_embeddings.weight", "embeddings/position/embeddings", "PH"),
+        ("embeddings.token_type_embeddings.weight", "embeddings/segment/embeddings", "TH"),
+        ("embeddings.LayerNorm", "embeddings/norm", "H H"),
+        ("encoder.layer.{i}.attention.self.query", "block_{i}/attention/query", "HH H"),
+        ("encoder.layer.{i}.attention.self.key", "block_{i}/attention/key", "HH H"),
+        ("encoder.layer.{i}.attention.self.value", "block_{i}/attention/value", "HH H"),
+        ("encoder.layer.{i}.attention.output.dense", "block_{i}/attention/attention_output", "HH H"),
+        ("encoder.layer.{i}.attention.output.LayerNorm", "block_{i}/attention_norm", "H H"),
+        ("encoder.layer.{i}.intermediate.dense", "block_{i}/feed_forward/intermediate", "FH F"),
+        ("encoder.layer.{i}.output.dense", "block_{i}/feed_forward/output_dense", "HF H"),
+        ("encoder.layer.{i}.output.LayerNorm", "block_{i}/feed_forward_norm", "H H"),
+        ("pooler.dense", "pooler", "HH H"),
+    ),
+    head=rows(
+        HUGGING_FACE_SPELLING,
+        ("cls.predictions.transform.dense", "transform", "HH H"),
+        ("cls.predictions.transform.LayerNorm", "norm", "H H"),
+        ("cls.predictions.bias", "output_bias", "V"),
+    ),
+    tied={
+        "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+)
+TF1 = Names(
+    encoder=rows(
+        TENSORFLOW_SPELLING,
+        ("bert/embeddings/word_embeddings", "embeddings/word/embeddings", "VH"),
+        ("bert/embeddings/position_embeddings", "embeddings/position/embeddings", "PH"),
+        ("bert/embeddings/token_type_embeddings", "embeddings/segment/embeddings", "TH"),
+        ("bert/embeddings/LayerNorm", "embeddings/norm", "H H"),
+        ("bert/encoder/layer_{i}/attention/self/query", "block_{i}/attention/query", "HH H"),
+        ("bert/encoder/layer_{i}/attention/self/key", "block_{i}/attention/key", "HH H"),
+        ("bert/encoder/layer_{i}/attention/self/value", "block_{i}/attention/value", "HH H"),
+        ("bert/encoder/layer_{i}/attention/output/dense", "block_{i}/attention/attention_output", "HH H"),
+        ("bert/encoder/layer_{i}/attention/output/LayerNorm", "block_{i}/attention_norm", "H H"),
+        ("bert/encoder/layer_{i}/intermediate/dense", "block_{i}/feed_forward/intermediate", "HF F"),
+        ("bert/encoder/layer_{i}/output/dense", "block_{i}/feed_forward/output_dense", "FH H"),
+        ("bert/encoder/layer_{i}/output/LayerNorm", "block_{i}/feed_forward_norm", "H H"),
+        ("bert/pooler/dense", "pooler", "HH H"),
+    ),
+    head=rows(
+        TENSORFLOW_SPELLING,
+        ("cls/predictions/transform/dense", "transform", "HH H"),
+        ("cls/predictions/transform/LayerNorm", "norm", "H H"),
+        ("cls/predictions/output_bias", "output_bias", "V"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,78 +157,54 @@ class Weight:
         return array.reshape(self.shape)
 
 
-def weights(config: BertConfig) -> list[Weight]:
-    """Every weight of an encoder with that config, in the order of the tables.
+def weights(table: tuple[Row, ...], config: BertConfig) -> list[Weight]:
+    """Every weight that a table lists for that config, in the order of the table.
 
-    >>> row = weights(BertConfig(num_layers=1))[0]
-    >>> row.name, row.path, row.shape
+    >>> first = weights(HUGGING_FACE.encoder, BertConfig(num_layers=1))[0]
+    >>> first.name, first.path, first.shape
     ('embeddings.word_embeddings.weight', 'embeddings/word/embeddings', (30522, 768))
     """
+    sizes = _sizes(config)
+    found = []
+    for row in table:
+        shape = tuple(sizes[axis] for axis in row.axes)
+        count = config.num_layers if "{i}" in row.path else 1
+        found += [Weight(row.name.format(i=i), row.path.format(i=i), shape, row.transposed) for i in range(count)]
+    return found
+
+
+def _sizes(config: BertConfig) -> dict[str, int]:
     sizes = {
         "V": config.vocab_size,
         "P": config.max_positions,
         "T": config.type_vocab_size,
         "H": config.hidden_size,
         "F": config.intermediate_size,
+        "N": config.num_heads,
+        "K": config.head_size,
+        "1": 1,
     }
-    rows = [Weight(name, path, _shape(axes, sizes)) for name, path, axes in _TABLES]
-    for name, path in _NORMS:
-        rows += [
-            Weight(f"{name}.weight", f"{path}/gamma", _shape("H", sizes)),
-            Weight(f"{name}.bias", f"{path}/beta", _shape("H", sizes)),
-        ]
-    for name, path, axes in _LINEARS:
-        rows += [
-            Weight(f"{name}.weight", f"{path}/kernel", _shape(axes, sizes), transposed=True),
-            Weight(f"{name}.bias", f"{path}/bias", _shape(axes[0], sizes)),
-        ]
-    return [copy for row in rows for copy in _per_block(row, config.num_layers)]
+    maps = config.feed_forward
+    if isinstance(maps, ExpandCondense):
+        bond = maps.block_size
+        sizes |= {"C": config.hidden_size // bond, "D": bond, "E": maps.multiplier * bond}
+    return sizes
 
 
-def _shape(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(sizes[axis] for axis in axes)
+def check_plain(config: BertConfig, owner: str) -> None:
+    """Refuse an encoder that has more, or less, than the first BERT, which Hugging Face's is alike.
 
-
-def _per_block(row: Weight, num_layers: int) -> list[Weight]:
-    if "{i}" not in row.name:
-        return [row]
-    return [Weight(row.name.format(i=i), row.path.format(i=i), row.shape, row.transposed) for i in range(num_layers)]
-
-
-def plain_name(name: str) -> str:
-    """A file's name without `bert.` and with today's ending.
-
-    >>> plain_name("bert.embeddings.LayerNorm.gamma")
-    'embeddings.LayerNorm.weight'
+    >>> check_plain(BertConfig(gated=True), "The file")
+    Traceback (most recent call last):
+    ValueError: The file has plain attention and dense feed-forward parts with biases, but here is gated=True.
     """
-    name = name.removeprefix("bert.")
-    for old, new in OLD_ENDINGS.items():
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
-
-
-def bert_config(values: Mapping[str, Any]) -> BertConfig:
-    """A `BertConfig` from a Hugging Face `config.json`.
-
-    Raises:
-        ValueError: another architecture, an activation or position embedding that is not known, or
-            sizes that do not fit together.
-        TypeError: a size that is no number.
-
-    >>> bert_config({"model_type": "bert", "hidden_act": "gelu_new"}).activation
-    'gelu_tanh'
-    """
-    kind = values.get("model_type")
-    if kind != "bert":
-        raise ValueError(f"model_type must be 'bert', got {kind!r}: this is another architecture.")
-    if values.get("is_decoder"):
-        raise ValueError("is_decoder must be false: a BERT that reads one way only is not built.")
-    positions = values.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise ValueError(f"position_embedding_type must be 'absolute', got {positions!r}: other kinds are not built.")
-    found = {ours: values[theirs] for theirs, ours in CONFIG_KEYS.items() if theirs in values}
-    name = found.get("activation", "gelu")
-    if name not in ACTIVATIONS:
-        raise ValueError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {name!r}.")
-    return BertConfig.from_dict({**found, "activation": ACTIVATIONS[name]})
+    found = {
+        f"attention={config.attention}": not isinstance(config.attention, MultiHead),
+        f"feed_forward={config.feed_forward}": not isinstance(config.feed_forward, DenseMaps),
+        "gated=True": config.gated,
+        "output_bias=False": not config.output_bias,
+    }
+    if extra := [words for words, present in found.items() if present]:
+        raise ValueError(
+            f"{owner} has plain attention and dense feed-forward parts with biases, but here is {' and '.join(extra)}."
+        )

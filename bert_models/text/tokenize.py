@@ -145,7 +145,7 @@ def check_pairs(sentences: Sequence[str], pairs: Sequence[str]) -> None:
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The text side of a Hugging Face checkpoint: `tokenizer.json`, or else `vocab.txt`.
 
-    Rows are at most as long as `config.json` and `tokenizer_config.json` say, or 512 tokens.
+    Rows are at most as long as `config.json` (or `bert_config.json`) and `tokenizer_config.json` say, or 512 tokens.
 
     Args:
         folder: path of the checkpoint.
@@ -167,7 +167,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         backend = to_backend(read_tokens(file), settings)
     else:
         raise FileNotFoundError(f"{str(folder)!r} lacks tokenizer.json or vocab.txt: one is needed.")
-    config = _read_settings(folder / "config.json")
+    config = _read_settings(folder / "config.json") or _read_settings(folder / "bert_config.json")
     limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
     # Without a limit `model_max_length` is 1e30 in files, hence min() with the default.
     lengths = [limit for limit in limits if isinstance(limit, int | float)]

@@ -30,7 +30,7 @@ SMALL_VOCAB += ["the", "cat", "sat", "on", "##s", "mat", "un", "##able", "."]
 
 @pytest.fixture
 def small_config():
-    from bert_models.checkpoints.names import bert_config
+    from bert_models.checkpoints.config_json import bert_config
 
     return bert_config(SMALL)
 
@@ -38,10 +38,11 @@ def small_config():
 @pytest.fixture
 def small_weights(small_config):
     """Name in the file -> random tensor, for every weight of the small model."""
-    from bert_models.checkpoints.names import weights
+    from bert_models.checkpoints.names import HUGGING_FACE, weights
 
     draw = np.random.default_rng(0)
-    return {weight.name: draw.normal(0, 0.5, weight.shape).astype("float32") for weight in weights(small_config)}
+    table = weights(HUGGING_FACE.encoder, small_config)
+    return {weight.name: draw.normal(0, 0.5, weight.shape).astype("float32") for weight in table}
 
 
 @pytest.fixture

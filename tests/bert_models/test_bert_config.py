@@ -9,7 +9,7 @@ import pytest
 
 import bert_models
 from bert_models import BertConfig
-from bert_models.checkpoints.names import ACTIVATIONS, bert_config
+from bert_models.checkpoints.config_json import ACTIVATIONS, bert_config
 
 
 def test_config_survives_json():

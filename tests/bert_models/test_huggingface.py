@@ -11,7 +11,7 @@ from keras import ops
 from safetensors.numpy import save_file
 
 import bert_models
-from bert_models.checkpoints.names import weights
+from bert_models.checkpoints.names import HUGGING_FACE, weights
 
 GOLDEN = Path(__file__).parent / "golden" / "minilm.npz"
 # float32, hidden states up to 10, sums of up to 1536 products: transformers itself is 4e-6 off
@@ -89,7 +89,7 @@ def test_minilm_has_its_number_of_parameters(minilm):
 
 def test_every_weight_is_read_and_can_be_written_back(small_folder, small_config, small_weights):
     variables = variables_of(bert_models.load(small_folder))
-    table = weights(small_config)
+    table = weights(HUGGING_FACE.encoder, small_config)
     assert {w.path for w in table} == {path for path in variables if "seed" not in path}
     for weight in table:
         np.testing.assert_array_equal(weight.to_file(variables[weight.path]), small_weights[weight.name])
@@ -166,6 +166,11 @@ BAD_FOLDERS = {
         lambda f: cut(f, 200),
         ValueError,
         ["model.safetensors", "200 bytes", "truncated"],
+    ),
+    "vocabulary of another": (
+        lambda f: (f / "vocab.txt").write_text("[PAD]\n" * 15),
+        ValueError,
+        ["vocab.txt", "15 tokens", "14 rows"],
     ),
     "cut in the data": (lambda f: cut(f, 6000), ValueError, ["model.safetensors", "truncated"]),
     "empty": (lambda f: cut(f, 0), ValueError, ["0 bytes", "truncated"]),
@@ -280,7 +285,7 @@ def test_path_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No folder '.*nowhere'"):
         bert_models.load(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="is a file: give the folder"):
+    with pytest.raises(NotADirectoryError, match="is a file: give the folder of a checkpoint"):
         bert_models.load(str(tmp_path / "file"))
 
 
