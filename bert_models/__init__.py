@@ -1,4 +1,4 @@
-"""BERT encoders in Keras 3: build one, read a Hugging Face folder, embed sentences.
+"""BERT encoders in Keras 3: build them by name, read and write checkpoints, embed sentences, export for TF Hub.
 
 Light at the door: `import bert_models` loads neither Keras nor a backend; the names below load
 what they need when they are first used.
@@ -14,15 +14,19 @@ from importlib import import_module
 __all__ = [
     "PRESETS",
     "BertConfig",
+    "DenseMaps",
     "ExpandCondense",
+    "HubEncoder",
     "LowRank",
     "MaskedLM",
+    "MultiHead",
     "Networks",
     "Preprocessor",
     "TalkingHeads",
     "build",
     "build_encoder",
     "embed",
+    "export",
     "export_huggingface",
     "export_preprocessor",
     "flops_per_token",
@@ -35,15 +39,19 @@ __all__ = [
 _HOMES = {
     "PRESETS": "presets",
     "BertConfig": "config",
+    "DenseMaps": "kinds",
     "ExpandCondense": "kinds",
+    "HubEncoder": "hub_layer",
     "LowRank": "kinds",
     "MaskedLM": "heads",
+    "MultiHead": "kinds",
     "Networks": "kinds",
     "Preprocessor": "text.preprocessor",
     "TalkingHeads": "kinds",
     "build": "encoder",
     "build_encoder": "encoder",
     "embed": "sentence_embeddings",
+    "export": "hub_export",
     "export_huggingface": "checkpoints.huggingface_export",
     "export_preprocessor": "text.export",
     "flops_per_token": "counts",

@@ -21,7 +21,9 @@ class Encoder(keras.Model):
         return self.get_layer("embeddings").config
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(checked_inputs(inputs, INPUT_NAMES, self.name), *args, **kwargs)
+        inputs = checked_inputs(inputs, INPUT_NAMES, self.name)
+        self.get_layer("embeddings").check(inputs["input_word_ids"], inputs["input_type_ids"])
+        return super().__call__(inputs, *args, **kwargs)
 
     def export(self, filepath, *args, **kwargs):
         """`keras.Model.export` with `encoder_outputs` as `encoder_outputs_0`, `encoder_outputs_1`

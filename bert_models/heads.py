@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from bert_models.blocks.feed_forward import ACTIVATION_FUNCTIONS
-from bert_models.inputs import INPUT_NAMES, POSITIONS_NAME, checked_inputs
+from bert_models.config import BertConfig
+from bert_models.inputs import INPUT_NAMES, POSITIONS_NAME, check_range, checked_inputs
 
 
 @keras.saving.register_keras_serializable(package="bert_models")
@@ -25,6 +26,10 @@ class MaskedLM(keras.Model):
         transform, norm: the Dense layer with the encoder's activation, and the LayerNorm after it.
         output_bias: c, [V].
 
+    Raises:
+        TypeError: `encoder` is no encoder; at a call, see `build_encoder`.
+        ValueError: at an eager call, a position beyond the tokens.
+
     Source: Devlin et al. 2018, arXiv:1810.04805, section 3.1; cards, "Masked Language Model".
 
     >>> from bert_models import BertConfig, build_encoder
@@ -35,6 +40,11 @@ class MaskedLM(keras.Model):
     """
 
     def __init__(self, encoder: keras.Model, *, name: str = "masked_lm", **kwargs):
+        if not isinstance(getattr(encoder, "config", None), BertConfig):
+            kind = type(encoder).__name__
+            raise TypeError(
+                f"encoder must be a model as bert_models.build makes it, or such a one compressed, got {kind}."
+            )
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         config, dtype = encoder.config, encoder.get_layer("pooler").dtype_policy
@@ -52,7 +62,11 @@ class MaskedLM(keras.Model):
         self.built = True
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(checked_inputs(inputs, (*INPUT_NAMES, POSITIONS_NAME), self.name), *args, **kwargs)
+        inputs = checked_inputs(inputs, (*INPUT_NAMES, POSITIONS_NAME), self.name)
+        self.encoder.get_layer("embeddings").check(inputs["input_word_ids"], inputs["input_type_ids"])
+        tokens = inputs["input_word_ids"].shape[1]
+        check_range(inputs[POSITIONS_NAME], tokens, self.name, POSITIONS_NAME, "They count the tokens of a row from 0.")
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, training=None):
         outputs = self.encoder({name: inputs[name] for name in INPUT_NAMES}, training=training)
@@ -65,7 +79,10 @@ class MaskedLM(keras.Model):
 
     def _table(self):
         """The encoder's word embeddings [V, H], in compute dtype."""
-        table = self.encoder.get_layer("embeddings").word.embeddings
+        word = self.encoder.get_layer("embeddings").word
+        # Compressed, there is no table to read: the rows of all words make one, and pass gradients on to its factors.
+        plain = isinstance(word, keras.layers.Embedding)
+        table = word.embeddings if plain else word(ops.arange(self.encoder.config.vocab_size))
         return ops.cast(table, self.transform.compute_dtype)
 
     def get_config(self):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # The dict of inputs, each int32 [B, S]; the text side makes arrays with the same names.
@@ -23,11 +24,11 @@ def checked_inputs(inputs: Any, names: Sequence[str], model: str) -> Any:
 
     Raises:
         TypeError: not a dict, or not integers.
-        ValueError: a key is missing or unknown, or a tensor has not two axes.
+        ValueError: a key is missing or unknown, a tensor has not two axes, or one has other rows than the rest.
 
     >>> checked_inputs({"input_mask": [[1.0]]}, ["input_mask"], "encoder")
     Traceback (most recent call last):
-    TypeError: encoder: input_mask must be integers, got float32. ...
+    TypeError: encoder: input_mask must be integers, got float64. ...
     """
     if not isinstance(inputs, Mapping):
         raise TypeError(f"{model}: the input must be a dict with {_listed(names)}, got {type(inputs).__name__}.")
@@ -38,20 +39,65 @@ def checked_inputs(inputs: Any, names: Sequence[str], model: str) -> Any:
             f"{model}: the input must be a dict with {_listed(names)}; "
             f"missing: {_listed(missing)}; not known: {_listed(unknown)}."
         )
-    return {name: _ids(inputs[name], name, model) for name in names}
+    checked = {name: _ids(inputs[name], name, model) for name in names}
+    _check_shapes(checked, model)
+    return checked
+
+
+def check_range(ids: Any, rows: int | None, model: str, name: str, advice: str) -> None:
+    """Refuse ids that are not from 0 to `rows` - 1, where their values are at hand.
+
+    That is NumPy and eager TensorFlow. In a trace and on other backends it would take a copy from a device; there an id
+    beyond the table is the backend's own error, or on an accelerator none at all.
+
+    Raises:
+        ValueError: with the range and `advice`.
+
+    >>> check_range(np.array([[0, 9]]), 9, "encoder", "input_word_ids", "Use its own tokenizer.")
+    Traceback (most recent call last):
+    ValueError: encoder: input_word_ids must be from 0 to 8, got 0 to 9. Use its own tokenizer.
+    """
+    if keras.backend.backend() == "tensorflow" and hasattr(ids, "numpy"):
+        ids = ids.numpy()
+    if rows is None or not isinstance(ids, np.ndarray) or not ids.size:
+        return
+    low, high = ids.min(), ids.max()
+    if low < 0 or high >= rows:
+        raise ValueError(f"{model}: {name} must be from 0 to {rows - 1}, got {low} to {high}. {advice}")
 
 
 def _ids(value: Any, name: str, model: str) -> Any:
-    if not hasattr(value, "dtype"):
-        value = ops.convert_to_tensor(value)
-    dtype = keras.backend.standardize_dtype(value.dtype)
+    value = value if hasattr(value, "dtype") else _array(value, name, model)
+    dtype = getattr(value.dtype, "name", str(value.dtype)).removeprefix("torch.")
     if "int" not in dtype:  # a bool as mask would be one fault hidden; say it
         raise TypeError(
             f"{model}: {name} must be integers, got {dtype}. Give int32 ids (other integers are converted to int32)."
         )
     if len(value.shape) != 2:
         raise ValueError(f"{model}: {name} must have the shape [batch, tokens], got {tuple(value.shape)}.")
+    if isinstance(value, np.ndarray):  # Keras refuses a dict of arrays and tensors both
+        return ops.convert_to_tensor(value, "int32")
     return value if dtype == "int32" else ops.cast(value, "int32")
+
+
+def _array(value: Any, name: str, model: str) -> np.ndarray:
+    """Nested lists as an array; of anything else NumPy makes one of objects, which are no integers."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(
+            f"{model}: {name} must have the shape [batch, tokens], every row as long as the others; pad them with 0."
+        ) from error
+
+
+def _check_shapes(tensors: Mapping[str, Any], model: str) -> None:
+    """Every tensor has the shape of the first, except that of positions, which has as many rows."""
+    (first, wanted), *rest = ((name, tuple(tensor.shape)) for name, tensor in tensors.items())
+    for name, shape in rest:
+        axes = 1 if name == POSITIONS_NAME else 2
+        if any(None not in pair and pair[0] != pair[1] for pair in zip(wanted[:axes], shape[:axes], strict=True)):
+            need = f"{wanted[0]} rows" if axes == 1 else f"the shape {wanted}"
+            raise ValueError(f"{model}: {name} must have {need}, as {first} has, got the shape {shape}.")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -69,7 +69,8 @@ def preset(name: str) -> Preset:
     plain = head if head and version.isdigit() else plain
     if plain in PRESETS:
         return PRESETS[plain]
-    near = difflib.get_close_matches(plain, PRESETS, n=3, cutoff=0.5)
+    parts = [key for key in PRESETS if plain.lower() in key.lower()]  # "lambert" is far from its full name
+    near = list(dict.fromkeys(parts + difflib.get_close_matches(plain, PRESETS, n=3, cutoff=0.5)))[:3]
     hint = f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else "none is near it"
     raise ValueError(f"no preset is called {name!r}; {hint}. bert_models.PRESETS holds all {len(PRESETS)}.")
 

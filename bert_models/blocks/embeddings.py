@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from bert_models.config import BertConfig
+from bert_models.inputs import check_range
 
 
 @keras.saving.register_keras_serializable(package="bert_models")
@@ -53,13 +54,18 @@ class Embeddings(keras.layers.Layer):
         self.norm.build((*input_shape, self.config.hidden_size))
 
     def call(self, input_word_ids, input_type_ids, training=None):
-        self._check_length(input_word_ids.shape[1])
-        self._check_ids("input_word_ids", input_word_ids, self.config.vocab_size)
-        self._check_ids("input_type_ids", input_type_ids, self.config.type_vocab_size)
+        self.check(input_word_ids, input_type_ids)
         positions = ops.arange(ops.shape(input_word_ids)[1], dtype="int32")  # [S]
         x = self.word(input_word_ids) + self.segment(input_type_ids)  # [B, S, H]
         x = self.norm(x + self.position(positions))  # [S, H] is added to every row
         return self.dropout(x, training=training)
+
+    def check(self, input_word_ids, input_type_ids) -> None:
+        """Refuse what the tables do not hold; an encoder asks first, where Keras adds nothing to the message."""
+        self._check_length(input_word_ids.shape[1])
+        advice = "Use the tokenizer that belongs to this encoder."
+        check_range(input_word_ids, self.config.vocab_size, self.name, "input_word_ids", advice)
+        check_range(input_type_ids, self.config.type_vocab_size, self.name, "input_type_ids", advice)
 
     def _check_length(self, length: int | None) -> None:
         if length is not None and length > self.config.max_positions:
@@ -69,19 +75,8 @@ class Embeddings(keras.layers.Layer):
                 f"max_length={self.config.max_positions} tokens."
             )
 
-    def _check_ids(self, name: str, ids, rows: int) -> None:
-        # Only eager TensorFlow hands out values without a copy from a device or a trace; elsewhere
-        # an id beyond the table is the backend's own error, or on an accelerator none at all.
-        if keras.backend.backend() != "tensorflow" or not hasattr(ids, "numpy"):
-            return
-        values = ids.numpy()
-        if values.size and not 0 <= values.min() <= values.max() < rows:
-            raise ValueError(
-                f"{self.name}: {name} must be from 0 to {rows - 1}, got {values.min()} to "
-                f"{values.max()}. Use the tokenizer that belongs to this encoder."
-            )
-
     def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
+        self._check_length(input_word_ids_shape[1])  # while a functional model is put together, call is not run
         return (*input_word_ids_shape, self.config.hidden_size)
 
     def get_config(self):

@@ -97,4 +97,3 @@ def _opened(file: Path):
         raise ValueError(
             f"{file} ({file.stat().st_size:,} bytes) is truncated or damaged: {reason}. Fetch it again."
         ) from None
-

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from keras import ops
 
 from tncompress.forms import kronecker, low_rank
+from tncompress.forms.low_rank import is_low_rank
 from tncompress.layers.dense import TNDense
-from tncompress.layers.pivoted import TNPivoted, is_low_rank, pivoted
+from tncompress.layers.pivoted import TNPivoted, pivoted
 from tncompress.network.spec import Spec
 
 

@@ -9,6 +9,7 @@ from models import KINDS, largest_difference, made, outputs_of
 from tncompress import TNDense
 from tncompress.conversion.sites import locate, walk
 from tncompress.conversion.surgery import copy_model, model_config, put_networks, rebuilt, watched
+from tncompress.fitting.allocate import Choice
 from tncompress.forms import low_rank
 
 
@@ -46,7 +47,7 @@ def test_copy_has_running_statistics_and_vocabulary():
 def test_networks_take_the_place_of_layers_everywhere():
     model, inputs = made("subclassed")
     attribute, tracked = model.attribute, len(list(walk(model)))
-    network = put_networks(model, {"attribute": low_rank.spec(16, 16, 2)})["attribute"]
+    network = put_networks(model, {"attribute": Choice("low_rank", low_rank.spec(16, 16, 2))})["attribute"]
     assert type(attribute) is TNDense
     assert attribute is model.attribute is model.again
     assert vars(network) is vars(attribute)
@@ -61,7 +62,7 @@ def test_networks_take_the_place_of_layers_everywhere():
 
 def test_a_network_is_stripped_of_the_kernel():
     model, _ = made("sequential")
-    put_networks(model, {"first": low_rank.spec(16, 32, 2)})
+    put_networks(model, {"first": Choice("low_rank", low_rank.spec(16, 32, 2))})
     paths = [v.path for v in model.variables if "first" in v.path]
     assert [path.rsplit("/")[-1] for path in paths] == ["core_0", "core_1", "bias"]
 

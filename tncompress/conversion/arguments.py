@@ -1,6 +1,7 @@
 """What `replace_dense` is called with, checked before any work: wanted, got, what to do."""
 
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -10,11 +11,16 @@ from typing import Any
 
 from tncompress.conversion.sites import Site
 from tncompress.fitting.allocate import Choice, smallest_params
-from tncompress.forms import get_form
+from tncompress.fitting.offers import NARROW
+from tncompress.forms import Form, get_form
 from tncompress.forms.form import holds
 
 Recipe = Mapping[str, Mapping] | str | os.PathLike
 
+# Leaving out hidden units is no factorisation of one kernel, but stands among the forms as an argument.
+NARROW_FORM = Form(
+    NARROW, lambda *_: iter(()), needs="layers that share hidden units", source="ZipLM, arXiv:2302.04089"
+)
 _NO_NETWORK = "no"  # how the reason begins that another form may mend
 
 
@@ -24,49 +30,97 @@ def check_keep(keep: float) -> None:
         raise ValueError(f"keep is the fraction of kernel parameters that stays, above 0 and at most 1, got {keep!r}.")
 
 
-def checked_forms(form: str | Sequence[str]) -> list[str]:
-    """The names of one or several forms."""
-    names = [form] if isinstance(form, str) else form
-    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"form is the name of a factorisation, or several names, got {form!r}.")
-    if not names:
+def checked_forms(form: str | Form | Sequence[str | Form]) -> list[Form]:
+    """One or several forms, given by name or themselves."""
+    given = [form] if isinstance(form, (str, Form)) else form
+    if not isinstance(given, Collection) or not all(isinstance(one, (str, Form)) for one in given):
+        raise TypeError(f"form is the name of a factorisation or a Form, or several of them, got {form!r}.")
+    if not given:
         raise ValueError("form names no factorisation; give one such as 'low_rank', or several.")
-    return [get_form(name).name for name in names]
+    forms = [one if isinstance(one, Form) else NARROW_FORM if one == NARROW else get_form(one) for one in given]
+    if len(forms) > 1 and any(one.fixed for one in forms):
+        names = ", ".join(one.name for one in forms)
+        raise ValueError(f"A form of fixed structure leaves nothing to choose: give it alone, not among {names}.")
+    return forms
 
 
-def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[str]) -> list[Site]:
+def wants_pairs(forms: Sequence[Form], choices: Mapping[str, Choice] | None, sites: Sequence[Site]) -> bool:
+    """Whether hidden units may be (or, by a recipe, are) left out."""
+    if choices is None:
+        return NARROW_FORM in forms
+    dims = {site.path: (site.in_dim, site.out_dim) for site in sites}
+    return any((choice.spec.in_dim, choice.spec.out_dim) != dims[path] for path, choice in choices.items())
+
+
+def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any, objective: Any) -> bool:
+    """Whether one budget goes over all layers.
+
+    Raises:
+        ValueError: the argument is another word, or the forms do not go with it.
+    """
+    if allocation not in (None, "uniform", "global"):
+        raise ValueError(f"allocation is 'uniform' or 'global', got {allocation!r}.")
+    if forms[0].fixed:
+        return False
+    if NARROW_FORM not in forms:
+        return allocation == "global" or (allocation is None and objective is not None)
+    if allocation == "uniform":
+        raise ValueError("form='narrow' shares a budget out by itself; leave allocation='uniform' away.")
+    if calibration is None:
+        raise ValueError(
+            "form='narrow' chooses hidden units by what they do: give calibration= batches of real inputs."
+        )
+    return True
+
+
+def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form]) -> list[Site]:
     """The sites, those with their reason for which no form has a network within the budget.
 
     Raises:
-        ValueError: if none is left.
+        ValueError: if none is left, or a fixed structure needs more than the budget.
     """
     sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms)) for site in sites]
-    if all(site.reason for site in sites):
+    chosen = [site for site in sites if not site.reason]
+    if not chosen:
         raise ValueError(_nothing_to_replace(sites, forms))
+    forms = [form for form in forms if form is not NARROW_FORM] or forms
+    if forms[0].fixed:
+        needed = sum(smallest_params(forms, site.in_dim, site.out_dim) or 0 for site in chosen)
+        total = sum(site.num_params for site in chosen)
+        if needed > keep * total:
+            raise ValueError(
+                f"This structure of {forms[0].name} keeps {needed:,} of the chosen kernels' {total:,} parameters, "
+                f"more than keep={keep}; give keep={math.ceil(1000 * needed / total) / 1000:g} or more."
+            )
     return sites
 
 
-def _too_large(site: Site, keep: float, forms: Sequence[str]) -> str | None:
-    names = " or ".join(forms)
+def _too_large(site: Site, keep: float, forms: Sequence[Form]) -> str | None:
+    names = _listed(forms)
     smallest = smallest_params(forms, site.in_dim, site.out_dim)
     if smallest is None:
         return f"{_NO_NETWORK} {names} network of {site.in_dim}x{site.out_dim} is smaller than dense"
-    if keep < 1 and smallest > keep * site.num_params:
+    if keep < 1 and smallest > keep * site.num_params and not forms[0].fixed:
         share = smallest / site.num_params
         return f"the smallest {names} network keeps {share:.1%} of the kernel, more than keep={keep}"
     return None
 
 
-def _nothing_to_replace(sites: Sequence[Site], forms: Sequence[str]) -> str:
+def _nothing_to_replace(sites: Sequence[Site], forms: Sequence[Form]) -> str:
     if not sites:
         return "The model has no dense layer, so there is nothing to replace."
     reasons = "; ".join(f"{site.path}: {site.reason}" for site in sites[:5])
     more = f" (and {len(sites) - 5} more)" if len(sites) > 5 else ""
     message = f"No dense layer can be replaced: {reasons}{more}."
-    if "low_rank" not in forms and any((site.reason or "").startswith(_NO_NETWORK) for site in sites):
-        needs = " ".join(f"{name} needs {get_form(name).needs}." for name in forms)
+    takes_any = any(form.name == "low_rank" for form in forms)
+    if not takes_any and any((site.reason or "").startswith(_NO_NETWORK) for site in sites):
+        needs = " ".join(f"{form.name} needs {form.needs}." for form in forms)
         message += f" {needs} low_rank takes any dimensions."
     return message
+
+
+def _listed(forms: Sequence[Form]) -> str:
+    return " or ".join(form.name for form in forms)
 
 
 def checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
@@ -80,10 +134,10 @@ def checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
             raise ValueError(f"The recipe names the layer {path!r}, which the model does not have; it has {paths}.")
         try:
             choice = Choice.from_config(config)
-            form = get_form(choice.form) if choice.form else None
+            form = get_form(choice.form) if choice.form and choice.form != NARROW else None
         except (ValueError, TypeError, AttributeError) as error:  # a recipe may hold anything
             raise ValueError(f"The recipe for {path!r} is not valid: {error}") from None
-        if (choice.spec.in_dim, choice.spec.out_dim) != (site.in_dim, site.out_dim):
+        if choice.spec.in_dim > site.in_dim or choice.spec.out_dim > site.out_dim:
             raise ValueError(
                 f"The recipe for {path!r} maps {choice.spec.in_dim} to {choice.spec.out_dim} features, but the layer "
                 f"maps {site.in_dim} to {site.out_dim}."

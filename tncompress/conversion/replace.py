@@ -8,8 +8,27 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.arguments import Recipe, check_keep, checked_forms, checked_recipe, with_reasons
-from tncompress.conversion.calibrate import Mask, calibrate
+from tncompress.conversion.arguments import (
+    NARROW_FORM,
+    Recipe,
+    check_keep,
+    checked_forms,
+    checked_recipe,
+    is_global,
+    wants_pairs,
+    with_reasons,
+)
+from tncompress.conversion.calibrate import Mask
+from tncompress.conversion.fit_sites import (
+    Fitted,
+    check_kernels,
+    check_objective_data,
+    fit_all,
+    moments_of,
+    pairs_of,
+)
+from tncompress.conversion.gradients import Objective
+from tncompress.conversion.planning import globally, places_of, uniform
 from tncompress.conversion.saving import Compression, Outcome, compression_of, remember
 from tncompress.conversion.sites import Filter, Site, find_sites, locate, walk
 from tncompress.conversion.surgery import (
@@ -21,21 +40,22 @@ from tncompress.conversion.surgery import (
     put_networks,
     rebuilt,
 )
-from tncompress.fitting.allocate import Choice, choose
-from tncompress.fitting.fit import Fit, fit
-from tncompress.fitting.moments import Moments
-from tncompress.progress import progress_bar
+from tncompress.fitting.allocate import Choice
+from tncompress.forms import Form
 
 
 def replace_dense(
     model: keras.Model,
     keep: float = 0.5,
     *,
-    form: str | Sequence[str] = "low_rank",
+    form: str | Form | Sequence[str | Form] = "low_rank",
     include: Filter | None = None,
     exclude: Filter | None = None,
     calibration: Any = None,
+    objective: Objective | None = None,
     mask: Mask = None,
+    allocation: str | None = None,
+    pivots: bool = True,
     recipe: Recipe | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -43,21 +63,31 @@ def replace_dense(
     """A new model whose dense layers are tensor networks fitted to the trained kernels; the given one is not changed.
 
     With `calibration` the networks are fitted to what the layers do on those inputs, which loses far less accuracy
-    than fitting the weights alone; layers with a bias take up the mean error in it. `tncompress.report` tells what
-    became of every layer.
+    than fitting the weights alone; layers with a bias take up the mean error in it. With an `objective` besides, what
+    layers do to that counts. `tncompress.report` tells what became of every layer.
 
     Args:
         model: a built Keras model of any kind: Functional, Sequential, subclassed, nested, from keras_hub.
         keep: fraction of the chosen layers' kernel parameters that stays, in (0, 1]; never exceeded, and met as
             closely as the ranks allow.
-        form: a factorisation by name, see `tncompress.FORMS`; of several, every layer gets the one that fits it best.
+        form: a factorisation by name, see `tncompress.FORMS`, or a `Form`; of several, every layer gets the one that
+            fits it best. A form of fixed structure, such as `tncompress.forms.expand_condense.form(blocks=6,
+            bond=128)`, is taken as it is: keep is then only a limit. `"narrow"`, alone or among several, leaves out
+            hidden units between two layers and lets the others stand in for them.
         include: only layers whose path contains this regular expression (or one of several, or for whose `Site`
             this function is true). None: all dense layers.
         exclude: not these layers, likewise.
         calibration: an iterable of batches of what the model takes as input, a `tf.data.Dataset`, or all inputs at
             once as an array or a dict of arrays; or the moments that `tncompress.calibrate` gave, to use them again.
             No labels are needed; a thousand real inputs do.
+        objective: what about the model's outputs shall stay the same on the calibration inputs: `"outputs"`, the name
+            of one, or a function of outputs and batch, see `tncompress.calibrate`. Moments that were gathered with an
+            objective bring it along.
         mask: which positions of calibration inputs count, see `tncompress.calibrate`.
+        allocation: `"uniform"`: every layer keeps the same fraction; `"global"`: one budget over all layers, spent
+            where it saves most predicted loss, see docs/fitting.md. None: global where there is an objective, by which
+            layers compare, or `form` has "narrow".
+        pivots: low rank may store no identity block where that saves parameters, see `TNPivoted`; global only.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
             keep, form, include and exclude.
         seed: of random starts, for forms without a closed form.
@@ -75,6 +105,8 @@ def replace_dense(
     (33088, 16640)
     """
     forms = checked_forms(form)
+    check_objective_data(objective, calibration)
+    over_all = is_global(allocation, forms, calibration, objective)
     if recipe is None:
         check_keep(keep)
         sites = with_reasons(find_sites(model, include, exclude), keep, forms)
@@ -84,11 +116,18 @@ def replace_dense(
         sites = find_sites(model)
         choices = checked_recipe(recipe, sites)
         chosen = [site for site in sites if site.path in choices]
-    _check_kernels(model, chosen)
+    check_kernels(model, chosen)
     copy = copy_model(model)
-    moments = _moments(copy, chosen, calibration, mask, progress)
-    outcomes, fits = _fit_all(copy, chosen, choices, keep, forms, moments, seed, progress)
-    _install(copy, outcomes, fits)
+    moments = moments_of(copy, chosen, calibration, objective, mask, progress)
+    places = places_of(copy, chosen, moments)
+    pairs = pairs_of(copy, chosen, moments) if wants_pairs(forms, choices, chosen) else []
+    if choices is None and over_all:
+        menu = [form for form in forms if form is not NARROW_FORM]
+        choices, _ = globally(places, keep, menu, pairs, pivots=pivots, progress=progress)
+    elif choices is None:
+        choices = uniform(places, keep, forms, progress)
+    outcomes, fitted = fit_all(copy, chosen, places, choices, pairs, forms, seed, progress)
+    _install(copy, outcomes, fitted)
     done = {outcome.path: outcome for outcome in outcomes}
     skipped = {site.path: _skipped(site, choices) for site in sites if site.path not in done}
     small = _remembered(model, copy, [done.get(site.path) or skipped[site.path] for site in sites])
@@ -115,110 +154,28 @@ def densify(model: keras.Model) -> keras.Model:
     networks = locate(model, list(compression.recipe))
     copy_weights(model, dense, skip=networks.values())
     for path, layer in locate(dense, list(networks)).items():
-        layer.kernel.assign(networks[path].to_dense())
+        # Hidden units that were left out come back as zeros, which the second kernel takes as nothing.
+        layer.kernel.assign(_padded(networks[path].to_dense(), layer.kernel.shape))
         if layer.bias is not None:
-            layer.bias.assign(networks[path].bias)
+            layer.bias.assign(_padded(ops.convert_to_numpy(networks[path].bias), layer.bias.shape))
     return dense
 
 
-# -- fitting ---------------------------------------------------------------------------------------
+def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return np.pad(array, [(0, size - len_) for size, len_ in zip(shape, array.shape, strict=True)])
 
 
-def _fit_all(
-    model: keras.Model,
-    sites: Sequence[Site],
-    choices: Mapping[str, Choice] | None,
-    keep: float,
-    forms: Sequence[str],
-    moments: Mapping[str, Moments],
-    seed: int,
-    progress: bool | None,
-) -> tuple[list[Outcome], dict[str, Fit]]:
-    """Choose and fit a network for every site. What one site leaves of its budget goes to the next."""
-    layers = locate(model, [site.path for site in sites])
-    outcomes, fits = [], {}
-    left = 0.0
-    # The smallest last: its ranks come in the finest steps, so that they use up what the others left.
-    largest_first = sorted(sites, key=lambda site: -site.num_params)
-    for site in progress_bar(largest_first, "Fitting", shown=progress):
-        kernel, seen = kernel_of(layers[site.path]), moments.get(site.path)
-        if choices is not None:
-            choice = choices[site.path]
-        else:
-            left += keep * site.num_params
-            choice = None
-            if left + 1e-6 < site.num_params:
-                metric = None if seen is None else seen.covariance if site.use_bias else seen.second
-                choice = choose(kernel, metric, forms, int(left + 1e-6))
-            left -= choice.spec.num_params if choice else site.num_params
-        if choice is None:
-            reason = "the budget has room for the dense kernel"
-            outcomes.append(Outcome(site.path, site.in_dim, site.out_dim, reason=reason))
-            continue
-        found = fit(kernel, choice.spec, seen, form=choice.form, centred=site.use_bias, seed=seed)
-        fits[site.path] = found
-        outcomes.append(
-            Outcome(site.path, site.in_dim, site.out_dim, choice, found.method, found.weight_error, found.output_error)
-        )
-    return outcomes, fits
-
-
-def _moments(
-    model: keras.Model, sites: Sequence[Site], calibration: Any, mask: Mask, progress: bool | None
-) -> Mapping[str, Moments]:
-    """Moments of the sites' inputs: gathered now, gathered before, or none."""
-    if calibration is None:
-        return {}
-    if isinstance(calibration, Mapping) and any(isinstance(given, Moments) for given in calibration.values()):
-        moments = calibration
-        for site in sites:
-            _check_moments(moments.get(site.path), site)
-    else:
-        moments = calibrate(model, [site.path for site in sites], calibration, mask=mask, progress=progress)
-    few = [site for site in sites if moments[site.path].count < site.in_dim]
-    if few:
-        warnings.warn(
-            f"{len(few)} layers saw fewer vectors than they have features (e.g. {few[0].path!r}: "
-            f"{moments[few[0].path].count} for {few[0].in_dim}); calibrate on more inputs.",
-            stacklevel=3,
-        )
-    return moments
-
-
-def _check_moments(moments: Moments | None, site: Site) -> None:
-    if moments is None:
-        raise ValueError(f"The calibration moments lack the layer {site.path!r}; gather them for all chosen layers.")
-    if len(moments.mean) != site.in_dim or not moments.count:
-        raise ValueError(
-            f"The calibration moments of {site.path!r} are of {moments.count} vectors of {len(moments.mean)} features, "
-            f"but the layer takes {site.in_dim}; gather them on this model."
-        )
-    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
-        raise ValueError(f"The calibration moments of {site.path!r} hold NaN or infinity; gather them again.")
-
-
-def _install(model: keras.Model, outcomes: Sequence[Outcome], fits: Mapping[str, Fit]) -> None:
+def _install(model: keras.Model, outcomes: Sequence[Outcome], fitted: Mapping[str, Fitted]) -> None:
     """Put the fitted networks into a fresh copy of the dense model."""
-    replaced = {outcome.path: outcome.choice.spec for outcome in outcomes if outcome.choice}
-    biases = {path: layer.bias for path, layer in locate(model, list(replaced)).items()}
-    biases = {path: None if bias is None else ops.convert_to_numpy(bias) for path, bias in biases.items()}
-    for path, layer in put_networks(model, replaced).items():
-        for variable, core in zip(layer.cores, fits[path].cores, strict=True):
+    networks = put_networks(model, {outcome.path: outcome.choice for outcome in outcomes if outcome.choice})
+    for path, layer in networks.items():
+        found = fitted[path]
+        for variable, core in zip(layer.cores, found.cores, strict=True):
             variable.assign(core)
+        if found.order is not None:
+            layer.order.assign(found.order)
         if layer.bias is not None:
-            shift = fits[path].bias
-            layer.bias.assign(biases[path] if shift is None else biases[path] + shift)
-
-
-def kernel_of(layer: keras.layers.Dense) -> np.ndarray:
-    """The kernel `[in_dim, out_dim]`, float32 unless it is float64."""
-    return ops.convert_to_numpy(ops.cast(layer.kernel, "float64" if layer.kernel.dtype == "float64" else "float32"))
-
-
-def _check_kernels(model: keras.Model, sites: Sequence[Site]) -> None:
-    for path, layer in locate(model, [site.path for site in sites]).items():
-        if not np.isfinite(kernel_of(layer)).all():
-            raise ValueError(f"The kernel of the layer {path!r} holds NaN or infinity; repair or exclude it.")
+            layer.bias.assign(found.bias)
 
 
 def _remembered(model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome]) -> keras.Model:

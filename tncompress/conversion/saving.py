@@ -34,6 +34,7 @@ class Outcome:
         method: how the cores were fitted.
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the layer's outputs on the calibration data, if there were any.
+        loss_error: the same weighted by what the outputs do to the objective, if there was one.
         reason: why it stayed as it was.
         params: of the kernel or the cores that it had; None: in_dim x out_dim.
     """
@@ -45,6 +46,7 @@ class Outcome:
     method: str = ""
     weight_error: float | None = None
     output_error: float | None = None
+    loss_error: float | None = None
     reason: str | None = None
     params: int | None = None
 
@@ -93,7 +95,7 @@ class CompressedModel:
     def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> keras.Model:
         model = rebuilt(config["dense"], custom_objects)
         compression = Compression(config["dense"], tuple(map(Outcome.from_config, config["outcomes"])))
-        put_networks(model, {path: choice.spec for path, choice in compression.recipe.items()})
+        put_networks(model, compression.recipe)
         return remember(model, compression)
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:

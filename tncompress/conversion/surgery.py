@@ -16,8 +16,9 @@ from typing import Any
 import keras
 
 from tncompress.conversion.sites import locate, walk
+from tncompress.fitting.allocate import Choice
 from tncompress.layers.dense import TNDense
-from tncompress.network.spec import Spec
+from tncompress.layers.pivoted import TNPivoted
 
 
 def model_config(model: keras.Model) -> dict:
@@ -111,13 +112,13 @@ def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
             target.load_assets(folder)
 
 
-def put_networks(model: keras.Model, specs: Mapping[str, Spec]) -> dict[str, TNDense]:
+def put_networks(model: keras.Model, choices: Mapping[str, Choice]) -> dict[str, TNDense]:
     """Turn the Dense layers at these paths into networks, in place, with all cores zero.
 
     The model must be fresh: compiled functions and optimizers would go on with the old layers.
     """
-    dense = locate(model, list(specs))
-    new = {path: _network_for(layer, specs[path]) for path, layer in dense.items()}
+    dense = locate(model, list(choices))
+    new = {path: _network_for(layer, choices[path]) for path, layer in dense.items()}
     for path, layer in dense.items():
         become(layer, new[path])
     return new
@@ -131,10 +132,10 @@ def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
     object.__setattr__(layer, "__dict__", other.__dict__)
 
 
-def _network_for(dense: keras.layers.Dense, spec: Spec) -> TNDense:
+def _network_for(dense: keras.layers.Dense, choice: Choice) -> TNDense:
     """An empty network that does what `dense` does besides its kernel."""
-    layer = TNDense(
-        spec,
+    layer = (TNPivoted if choice.pivots else TNDense)(
+        choice.spec,
         activation=dense.activation,
         use_bias=dense.use_bias,
         core_initializer="zeros",
@@ -148,7 +149,7 @@ def _network_for(dense: keras.layers.Dense, spec: Spec) -> TNDense:
         dtype=dense.dtype_policy,
         trainable=dense.trainable,
     )
-    layer.build((None, spec.in_dim))
+    layer.build((None, choice.spec.in_dim))
     layer._path = dense.path
     return layer
 
@@ -172,6 +173,43 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
     finally:
         for _, layer in once.values():
             del layer.call
+
+
+@contextlib.contextmanager
+def preactivated(layers: Mapping[str, keras.layers.Layer], change: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Within the context, every call of a layer goes on with `change(path, y)` in place of its y = x W + bias."""
+
+    def changing(path: str, activation):
+        def changed(y):
+            y = change(path, y)
+            return y if activation is None else activation(y)
+
+        return changed
+
+    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
+    own = {key: vars(layer).get("activation", once) for key, (_, layer) in once.items()}
+    for path, layer in once.values():
+        vars(layer)["activation"] = changing(path, layer.activation)
+    try:
+        yield
+    finally:
+        for key, (_, layer) in once.items():
+            if own[key] is once:  # PyTorch keeps an activation that is a layer elsewhere
+                del vars(layer)["activation"]
+            else:
+                vars(layer)["activation"] = own[key]
+
+
+@contextlib.contextmanager
+def answered(layer: keras.layers.Layer, answer: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the context the layer gives `answer(inputs)`, and takes inputs of any width."""
+    spec, layer.input_spec = layer.input_spec, None
+    layer.call = lambda inputs, *_, **__: answer(inputs)
+    try:
+        yield
+    finally:
+        del layer.call
+        layer.input_spec = spec
 
 
 def classes_of(model: keras.Model) -> dict[str, type]:

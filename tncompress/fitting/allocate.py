@@ -6,8 +6,10 @@ from functools import cache
 
 import numpy as np
 
-from tncompress.fitting.fit import quick_error
-from tncompress.forms import get_form
+from tncompress.fitting.fit import Metrics, quick_error
+from tncompress.forms import Form
+from tncompress.forms.low_rank import is_low_rank
+from tncompress.network.cost import cost
 from tncompress.network.spec import Spec
 
 TRIALS = 8  # specs of a form that are tried on the kernel
@@ -16,14 +18,35 @@ NEAR = 0.98  # of the largest: fewer parameters than that would waste the budget
 
 @dataclass(frozen=True)
 class Choice:
-    """A spec, and the name of the form that it was taken from; None for a spec of no form."""
+    """What is put in the place of a dense kernel.
+
+    Args:
+        form: name of the form that the spec was taken from; None for a spec of no form, "narrow" for a dense kernel
+            with fewer hidden units.
+        spec: the network.
+        pivots: a low-rank spec is stored without its identity block, see `TNPivoted`.
+    """
 
     form: str | None
     spec: Spec
+    pivots: bool = False
+
+    @property
+    def num_params(self) -> int:
+        """Parameters that are stored."""
+        return self.spec.num_params - (self._rank**2 if self.pivots else 0)
+
+    def flops(self, vectors: int) -> int:
+        """Operations for so many vectors; a multiply-add counts as 2."""
+        return cost(self.spec, vectors).flops - (2 * vectors * self._rank**2 if self.pivots else 0)
+
+    @property
+    def _rank(self) -> int:
+        return self.spec.core_shapes[0][-1]
 
     def to_config(self) -> dict:
         """A JSON-able value from which `from_config` makes this choice again."""
-        return {"form": self.form, "spec": self.spec.to_config()}
+        return {"form": self.form, "spec": self.spec.to_config(), **({"pivots": True} if self.pivots else {})}
 
     @classmethod
     def from_config(cls, config: dict) -> "Choice":
@@ -32,41 +55,44 @@ class Choice:
         Raises:
             ValueError: if it is something else, or the spec is not valid. The form need not be known here.
         """
-        if not isinstance(config, dict) or set(config) != {"form", "spec"}:
-            raise ValueError(f"A choice has the keys 'form' and 'spec', got {config!r}.")
+        if not isinstance(config, dict) or set(config) - {"pivots"} != {"form", "spec"}:
+            raise ValueError(f"A choice has the keys 'form' and 'spec' (and 'pivots', if it has them), got {config!r}.")
         form = config["form"]
         if not (form is None or isinstance(form, str)):
             raise ValueError(f"A form is a name or null, got {form!r}.")
-        return cls(form, Spec.from_config(config["spec"]))
+        choice = cls(form, Spec.from_config(config["spec"]), bool(config.get("pivots")))
+        if choice.pivots and not is_low_rank(choice.spec):
+            raise ValueError(f"Only low rank has pivots, got {str(choice.spec)!r}.")
+        return choice
 
 
-def choose(kernel: np.ndarray, metric: np.ndarray | None, forms: Sequence[str], max_params: int) -> Choice | None:
+def choose(kernel: np.ndarray, metrics: Metrics, forms: Sequence[Form], max_params: int) -> Choice | None:
     """The best network for a kernel with at most `max_params` parameters; None if there is none so small.
 
     Every form gives its largest specs; where there are several they are compared on the kernel by their first
-    approximation, under the metric if there is one.
+    approximation, under the metrics that there are.
     """
     in_dim, out_dim = kernel.shape
     found = [(form, choice) for form in forms for choice in near_budget(form, in_dim, out_dim, max_params)]
     if len(found) < 2:
         return found[0][1] if found else None
-    return min(found, key=lambda pair: quick_error(kernel, pair[1].spec, metric, get_form(pair[0])))[1]
+    return min(found, key=lambda pair: quick_error(kernel, pair[1].spec, pair[0], *metrics))[1]
 
 
-def near_budget(form: str, in_dim: int, out_dim: int, max_params: int) -> list[Choice]:
+def near_budget(form: Form, in_dim: int, out_dim: int, max_params: int) -> list[Choice]:
     """A few specs of a form that use the budget up."""
-    specs = list(get_form(form).candidates(in_dim, out_dim, max_params))
+    specs = list(form.candidates(in_dim, out_dim, max_params))
     largest = max((spec.num_params for spec in specs), default=0)
-    return [Choice(form, spec) for spec in specs if spec.num_params >= NEAR * largest][:TRIALS]
+    return [Choice(form.name, spec) for spec in specs if spec.num_params >= NEAR * largest][:TRIALS]
 
 
-def smallest_params(forms: Sequence[str], in_dim: int, out_dim: int) -> int | None:
+def smallest_params(forms: Sequence[Form], in_dim: int, out_dim: int) -> int | None:
     """Parameters of the smallest network below dense that any of the forms has for these dimensions; None for none."""
     return _smallest_params(tuple(forms), in_dim, out_dim)
 
 
 @cache  # models have many layers of the same dimensions
-def _smallest_params(forms: tuple[str, ...], in_dim: int, out_dim: int) -> int | None:
+def _smallest_params(forms: tuple[Form, ...], in_dim: int, out_dim: int) -> int | None:
     low, high = 0, in_dim * out_dim - 1
     if not _any_fits(forms, in_dim, out_dim, high):
         return None
@@ -76,5 +102,5 @@ def _smallest_params(forms: tuple[str, ...], in_dim: int, out_dim: int) -> int |
     return high
 
 
-def _any_fits(forms: Sequence[str], in_dim: int, out_dim: int, max_params: int) -> bool:
-    return any(True for form in forms for _ in get_form(form).candidates(in_dim, out_dim, max_params))
+def _any_fits(forms: Sequence[Form], in_dim: int, out_dim: int, max_params: int) -> bool:
+    return any(True for form in forms for _ in form.candidates(in_dim, out_dim, max_params))

@@ -1,6 +1,8 @@
-"""`Moments`: mean and covariance of what a layer sees, gathered batch by batch."""
+"""`Moments`: mean and covariance of what a layer sees, and of the gradient at its outputs, gathered batch by batch."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +16,9 @@ class Moments:
         mean: `[in_dim]`.
         scatter: `[in_dim, in_dim]`, the sum of (x - mean)(x - mean)^T. Kept centred, so that a large mean costs
             no precision (Chan, Golub & LeVeque 1983).
+        gradients: moments of an objective's gradient at the layer's outputs, before the activation, `[out_dim]`; None
+            if no objective was given. Their `second` is the output side of the Gauss-Newton matrix as in K-FAC (Martens
+            & Grosse 2015): how much the objective moves with which output.
 
     >>> m = Moments.of(np.array([[1.0, 0.0], [3.0, 0.0]]))
     >>> m.count, m.mean.tolist(), m.covariance.tolist()
@@ -23,9 +28,10 @@ class Moments:
     count: int
     mean: np.ndarray
     scatter: np.ndarray
+    gradients: Moments | None = None
 
     @classmethod
-    def of(cls, x: np.ndarray, mask: np.ndarray | None = None) -> "Moments":
+    def of(cls, x: np.ndarray, mask: np.ndarray | None = None) -> Moments:
         """The moments of `x [..., in_dim]`.
 
         Args:
@@ -51,16 +57,22 @@ class Moments:
         scatter = (centred.T @ centred).astype(np.float64) - len(x) * np.outer(rest, rest)
         return cls(len(x), mean, scatter)
 
-    def __add__(self, other: "Moments") -> "Moments":
+    def __add__(self, other: Moments) -> Moments:
         if len(self.mean) != len(other.mean):
             raise ValueError(f"Moments of {len(self.mean)} and of {len(other.mean)} features do not add up.")
         count = self.count + other.count
+        both = [moments.gradients for moments in (self, other) if moments.gradients is not None]
+        gradients = both[0] + both[1] if len(both) == 2 else (both or [None])[0]
         if not count:
-            return self
+            return replace(self, gradients=gradients)
         difference = other.mean - self.mean
         mean = self.mean + difference * (other.count / count)
         between = np.outer(difference, difference) * (self.count * other.count / count)
-        return Moments(count, mean, self.scatter + other.scatter + between)
+        return Moments(count, mean, self.scatter + other.scatter + between, gradients)
+
+    def of_features(self, features: np.ndarray) -> Moments:
+        """The moments of some of the features, in that order; of gradients at outputs nothing changes."""
+        return replace(self, mean=self.mean[features], scatter=self.scatter[np.ix_(features, features)])
 
     @property
     def covariance(self) -> np.ndarray:

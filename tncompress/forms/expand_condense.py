@@ -4,6 +4,7 @@ Google's TN-BERT card; `TNExpandCondense` of TensorFlow Model Garden. Expand rai
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,10 +35,19 @@ def condense(in_dim: int, out_dim: int, blocks: int, bond: int) -> Spec:
 
 def candidates(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:
     """Two and more blocks of the wide side, few first (one block is low rank)."""
-    make, narrow, wide = (expand, in_dim, out_dim) if out_dim >= in_dim else (condense, out_dim, in_dim)
-    for blocks in divisors(wide)[1:]:
-        most = min(wide // blocks, narrow * blocks)
-        yield from largest_rank(lambda bond, b=blocks: make(in_dim, out_dim, b, bond), most, max_params)
+    for blocks in divisors(max(in_dim, out_dim))[1:]:
+        yield from _largest(in_dim, out_dim, blocks, max_params)
+
+
+def _largest(in_dim: int, out_dim: int, blocks: int, max_params: int) -> Iterator[Spec]:
+    """The largest bond that fits and is of use."""
+    narrow, wide = sorted((in_dim, out_dim))
+    most = min(wide // blocks, narrow * blocks)
+    return largest_rank(lambda bond: _make(in_dim, out_dim, blocks, bond), most, max_params)
+
+
+def _make(in_dim: int, out_dim: int, blocks: int, bond: int) -> Spec:
+    return (expand if out_dim >= in_dim else condense)(in_dim, out_dim, blocks, bond)
 
 
 def decompose(kernel: np.ndarray, spec: Spec) -> list[np.ndarray]:
@@ -77,3 +87,36 @@ FORM = Form(
     needs="a wide side that is a product of two factors above 1",
     source="TN-BERT model card; TensorFlow Model Garden, tn_expand_condense.py",
 )
+
+
+def form(blocks: int, bond: int | None = None) -> Form:
+    """Expand/Condense with this structure and no other, for `replace_dense(form=...)`.
+
+    TN-BERT's own is `form(blocks=hidden // 128, bond=128)`.
+
+    Args:
+        blocks: of the wide side.
+        bond: size of a block between the two cores; every layer gets it, and the budget is only a limit. None: the
+            largest that the budget allows.
+
+    Raises:
+        ValueError: if blocks or bond is not a positive int.
+
+    >>> spec = next(iter(form(blocks=6, bond=128).candidates(768, 3072, 768 * 3072)))
+    >>> spec.equation, spec.core_shapes
+    ('i, i c d, d e -> c e', ((768, 6, 128), (128, 512)))
+    """
+    for name, value in {"blocks": blocks, "bond": 1 if bond is None else bond}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive int, got {value!r}.")
+
+    def of_this_structure(in_dim: int, out_dim: int, max_params: int) -> Iterator[Spec]:
+        if max(in_dim, out_dim) % blocks:
+            return
+        specs = (
+            _largest(in_dim, out_dim, blocks, max_params) if bond is None else [_make(in_dim, out_dim, blocks, bond)]
+        )
+        yield from (spec for spec in specs if spec.num_params <= max_params)
+
+    needs = f"a wide side that {blocks} divides"
+    return replace(FORM, candidates=of_this_structure, fixed=bond is not None, needs=needs)

@@ -13,6 +13,7 @@ from tncompress.network.spec import Spec
 Candidates = Callable[[int, int, int], Iterable[Spec]]
 Decompose = Callable[[np.ndarray, Spec], list[np.ndarray]]
 DecomposeCalibrated = Callable[[np.ndarray, Spec, np.ndarray], list[np.ndarray] | None]
+DecomposeTwoSided = Callable[[np.ndarray, Spec, np.ndarray, np.ndarray], list[np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Form:
         decompose: `(kernel [in_dim, out_dim], spec)` -> cores; leave it out where only alternating least squares helps.
         decompose_calibrated: `(kernel, spec, metric [in_dim, in_dim])` -> cores, optimal for the error
             tr((W - W')^T metric (W - W')); None for specs that have no closed form.
+        decompose_two_sided: `(kernel, spec, metric, out_metric [out_dim, out_dim])` -> cores, optimal for the error
+            tr((W - W')^T metric (W - W') out_metric), where out_metric is positive definite; None likewise.
         optimal: `decompose` gives the global optimum, so nothing is left to improve.
+        fixed: `candidates` gives one structure, whatever the budget, which is then only a limit.
         needs: what dimensions the form asks for, for error messages.
         source: where the form comes from.
     """
@@ -35,7 +39,9 @@ class Form:
     candidates: Candidates
     decompose: Decompose | None = None
     decompose_calibrated: DecomposeCalibrated | None = None
+    decompose_two_sided: DecomposeTwoSided | None = None
     optimal: bool = False
+    fixed: bool = False
     needs: str = "any dimensions"
     source: str = ""
 

@@ -37,6 +37,18 @@ def decompose_calibrated(kernel: np.ndarray, spec: Spec, metric: np.ndarray) -> 
     return list(balance(kernel @ right, right.T))
 
 
+def decompose_two_sided(kernel: np.ndarray, spec: Spec, metric: np.ndarray, out_metric: np.ndarray) -> list[np.ndarray]:
+    """The same for the kernel K S^(1/2), and S^(1/2) taken off again; only S must have an inverse.
+
+    tr((K - K')^T C (K - K') S) is the calibrated error of K' S^(1/2) for K S^(1/2).
+    """
+    values, vectors = np.linalg.eigh(out_metric)
+    root = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
+    seen = kernel @ (vectors * root)  # [in_dim, out_dim], K S^(1/2) but for a rotation of the outputs
+    right = output_directions(seen, metric, spec.size[spec.bonds[0]])
+    return list(balance(seen @ right, (right.T / root) @ vectors.T))
+
+
 def output_directions(kernel: np.ndarray, metric: np.ndarray, rank: int) -> np.ndarray:
     """Leading eigenvectors `[out_dim, rank]` of K^T C K, found on the smaller side."""
     in_dim, out_dim = kernel.shape
@@ -49,11 +61,20 @@ def output_directions(kernel: np.ndarray, metric: np.ndarray, rank: int) -> np.n
     return np.pad(np.linalg.qr(seen.T @ left)[0], ((0, 0), (0, rank - useful)))
 
 
+def is_low_rank(spec: Spec) -> bool:
+    """Whether a spec is `"i, i r, r o -> o"`, by whatever names, with a rank below its number of outputs."""
+    if len(spec.cores) != 2 or len(spec.inputs) != 1 or len(spec.outputs) != 1:
+        return False
+    (first, bond), (second, last) = (core if len(core) == 2 else ("", "") for core in spec.cores)
+    return bool(bond) and bond == second and (first, last) == (spec.inputs[0], spec.outputs[0])
+
+
 FORM = Form(
     "low_rank",
     candidates,
     decompose,
     decompose_calibrated,
+    decompose_two_sided,
     optimal=True,
     source="Eckart & Young 1936; Chen et al. 2021 (DRONE)",
 )

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tncompress.forms.low_rank import is_low_rank
 from tncompress.layers.dense import TNDense
 from tncompress.network.spec import Spec
 
@@ -72,14 +73,6 @@ class TNPivoted(TNDense):
 
 def _counting(shape, dtype=None):
     return ops.arange(shape[0], dtype=dtype)
-
-
-def is_low_rank(spec: Spec) -> bool:
-    """Whether a spec is `"i, i r, r o -> o"`, by whatever names, with a rank below its number of outputs."""
-    if len(spec.cores) != 2 or len(spec.inputs) != 1 or len(spec.outputs) != 1:
-        return False
-    (first, bond), (second, last) = (core if len(core) == 2 else ("", "") for core in spec.cores)
-    return bool(bond) and bond == second and (first, last) == (spec.inputs[0], spec.outputs[0])
 
 
 def pivoted(left: np.ndarray, right: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:

@@ -1,6 +1,7 @@
 """`report`: what became of every dense layer of a model, as a table, as JSON, and as the recipe to do it again."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ class Row:
         flops_before, flops_after: of one vector; a multiply-add counts as 2.
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the outputs on the calibration data.
+        loss_error: the same weighted by what the outputs do to the objective.
         method: how the cores were fitted.
         reason: why it stayed dense.
     """
@@ -41,6 +43,7 @@ class Row:
     flops_after: int
     weight_error: float | None
     output_error: float | None
+    loss_error: float | None
     method: str
     reason: str | None
 
@@ -94,7 +97,7 @@ class Report:
         table = Table(title=f"{self.model}: {len(self.replaced)} of {len(self.rows)} dense layers are networks")
         for title in ("layer", "form", "sizes"):
             table.add_column(title, overflow="fold")
-        for title in ("params", "FLOPs", "error: weights", "outputs"):
+        for title in ("params", "FLOPs", "error: weights", "outputs", "objective"):
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.replaced:
             table.add_row(
@@ -105,10 +108,12 @@ class Report:
                 f"{row.flops_before:,} -> {row.flops_after:,}",
                 _number(row.weight_error),
                 _number(row.output_error),
+                _number(row.loss_error),
             )
         yield table
-        equations = {row.form: row.equation for row in self.replaced}
-        yield from (f"{form}: {equation}" for form, equation in equations.items())
+        yield from dict.fromkeys(f"{row.form}: {row.equation}" for row in self.replaced)
+        methods = Counter(row.method for row in self.replaced)
+        yield from (f"Fitted by {method}: {count} layers." for method, count in methods.items())
         yield self.totals()
         yield from self._left_dense()
 
@@ -173,18 +178,20 @@ def _as_it_is(site: Site) -> Outcome:
 def _row(outcome: Outcome) -> Row:
     dense = dense_spec(outcome.in_dim, outcome.out_dim) if outcome.in_dim else None
     params = outcome.params if outcome.params is not None else dense.num_params if dense else 0
-    spec = outcome.choice.spec if outcome.choice else dense
+    dense_flops = cost(dense, PER_VECTORS).flops // PER_VECTORS if dense else 0
+    flops = outcome.choice.flops(PER_VECTORS) // PER_VECTORS if outcome.choice else dense_flops
     return Row(
         outcome.path,
         (outcome.choice.form or "own") if outcome.choice else None,
         outcome.choice.spec.equation if outcome.choice else None,
         ", ".join(f"{mode}={size}" for mode, size in outcome.choice.spec.sizes) if outcome.choice else None,
         params,
-        outcome.choice.spec.num_params if outcome.choice else params,
-        cost(dense, PER_VECTORS).flops // PER_VECTORS if dense else 0,
-        cost(spec, PER_VECTORS).flops // PER_VECTORS if spec else 0,
+        outcome.choice.num_params if outcome.choice else params,
+        dense_flops,
+        flops,
         outcome.weight_error,
         outcome.output_error,
+        outcome.loss_error,
         outcome.method,
         outcome.reason,
     )

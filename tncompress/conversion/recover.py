@@ -1,0 +1,201 @@
+"""`recover`: win back what compression lost, by minutes of distillation without labels."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from numbers import Real
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tncompress.conversion.calibrate import Mask, _batches, _inputs, _mask
+from tncompress.conversion.course import Course, dataset
+from tncompress.conversion.distillation import Batch, Distillation, Objective, frozen
+from tncompress.conversion.replace import _compile_like
+from tncompress.conversion.sites import walk
+from tncompress.conversion.surgery import copy_model
+
+HELD_OUT = 4  # batches at most, where a fraction is held out
+GRADIENT_NORM = 1.0  # over all variables; longer gradients are shortened
+
+Patterns = str | Sequence[str]
+
+
+def recover(
+    student: keras.Model,
+    teacher: keras.Model,
+    data: Any,
+    *,
+    objective: Objective | None = None,
+    layers: Sequence[str] = (),
+    mask: Mask = None,
+    validation: Any = 0.1,
+    include: Patterns | None = None,
+    exclude: Patterns | None = "embedding",
+    learning_rate: float = 5e-4,
+    epochs: float = 1.0,
+    minutes: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> keras.Model:
+    """A new model: the student, trained for a short while to give what the teacher gives. No labels are needed.
+
+    It matches all floating-point outputs of the models, and what else is asked for, each in units of the variance of
+    the teacher's. The weights that did best on held-out data are kept, so the result is never worse there than what was
+    given. Both models stay as they are.
+
+    Args:
+        student: e.g. what `replace_dense` made; of any kind that it takes.
+        teacher: a model that takes the same inputs and gives outputs of the same structure and shapes.
+        data: an iterable of batches of what the models take as input, a `tf.data.Dataset`, or all inputs at once as an
+            array or a dict of arrays; kept in memory. A hundred batches and more are worth the while.
+        objective: what matters besides the outputs, e.g. a sentence embedding: a function of a model's outputs and
+            inputs that gives a tensor, computed with `keras.ops`. Of vectors `[batch, features]` the direction and the
+            cosines between the rows of a batch are matched, of other tensors the values.
+        layers: paths of layers in both models whose outputs are matched too, where a model does not give them itself.
+        mask: which positions count, see `tncompress.calibrate`; padding is no part of the loss.
+        validation: the fraction of the batches that is held out (at most 4 of them), or data of their own.
+        include: train only variables whose path contains this regular expression, or one of several: the path of the
+            layer and the variable's name, as in "block_0/attention/query/kernel". None: all that are trainable.
+        exclude: not these, likewise. Embedding tables stay by default: short training sees few of their rows.
+        learning_rate: of Adam, at its highest: a short warm-up, then a linear decay to 0.
+        epochs: how often to see the data; may be a fraction.
+        minutes: train for no longer; None: only `epochs` count.
+        clock: gives the seconds that `minutes` are measured with, e.g. `time.process_time`: processor time.
+        seed: of the order of the batches, and of which are held out.
+        progress: show a bar and the held-out losses; None: if it runs long in a terminal.
+
+    Returns:
+        A model of the student's class, with its compression record. `model.history.history` is the curve: lists of
+        step, loss (of the steps since the entry before), val_loss (held out) and seconds; the first entries are of the
+        student as it was given. A warning says if training won nothing or met a loss that is not finite.
+
+    Raises:
+        ValueError: before any training, if an argument is wrong, the models do not match, or there are too few data.
+
+    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    >>> x = np.random.default_rng(0).normal(size=(640, 8)).astype("float32")
+    >>> curve = recover(student, teacher, x, learning_rate=0.1, epochs=5).history.history["val_loss"]
+    >>> curve[0] > 0.5, curve[-1] < 1e-3
+    (True, True)
+    """
+    started = clock()
+    _check_numbers(learning_rate, epochs, minutes)
+    draw = np.random.default_rng(seed)
+    training, held_out = _split(student, data, mask, validation, draw)
+    copy = copy_model(student)
+    chosen = _chosen(copy, include, exclude)
+    distillation = Distillation(copy, teacher, objective, layers)
+    distillation.prepare(held_out[:HELD_OUT])
+    for model in (copy, teacher):
+        _unshare(model)
+    with frozen(teacher, [variable for variable in copy.trainable_variables if id(variable) not in chosen]):
+        distillation.compile(
+            keras.optimizers.Adam(learning_rate, global_clipnorm=GRADIENT_NORM),
+            # TensorFlow would compile every length of batch anew.
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        steps = max(1, round(epochs * len(training)))
+        course = Course(held_out, learning_rate, steps, minutes, clock, started, progress)
+        distillation.fit(
+            dataset(training, draw),
+            # One step is an epoch to Keras: only between epochs may callbacks change state on every backend.
+            steps_per_epoch=1,
+            epochs=steps,
+            shuffle=False,  # it is done
+            callbacks=[course],
+            verbose=0,
+        )
+    copy.history = keras.callbacks.History()
+    copy.history.history = course.curve
+    _compile_like(copy, student)
+    return copy
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def _split(
+    model: keras.Model, data: Any, mask: Mask, validation: Any, draw: np.random.Generator
+) -> tuple[list[Batch], list[Batch]]:
+    """Batches to train on, and batches that are held out, drawn over all of the data: these may be in some order."""
+    batches = _read(model, data, mask)
+    if not isinstance(validation, float):
+        return batches, _read(model, validation, mask)
+    if not 0 < validation < 1:
+        raise ValueError(f"validation is the fraction of batches to hold out, above 0 and below 1, got {validation}.")
+    if len(batches) < 2:
+        raise ValueError(
+            "The data are one batch, too few to hold any out; give more and smaller batches, or validation= data."
+        )
+    order = [batches[i] for i in draw.permutation(len(batches))]
+    count = min(HELD_OUT, max(1, int(validation * len(batches))))
+    return order[count:], order[:count]
+
+
+def _read(model: keras.Model, data: Any, mask: Mask) -> list[Batch]:
+    found = []
+    for number, batch in enumerate(_batches(data)[0]):
+        inputs = _inputs(batch, model)
+        found.append((keras.tree.map_structure(_as_numpy, inputs), _mask(inputs, mask, number)))
+    return found
+
+
+def _as_numpy(tensor: Any) -> np.ndarray:
+    return tensor if isinstance(tensor, np.ndarray) else ops.convert_to_numpy(tensor)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _check_numbers(learning_rate: float, epochs: float, minutes: float | None) -> None:
+    for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("minutes", minutes)):
+        if value is not None and not (isinstance(value, Real) and 0 < value < float("inf")):
+            raise ValueError(f"{name} is a number above 0, got {value!r}.")
+
+
+def _chosen(model: keras.Model, include: Patterns | None, exclude: Patterns | None) -> set[int]:
+    """Ids of the trainable variables that are trained."""
+    paths = _paths_of_variables(model)
+    trained = {id(variable) for variable in model.trainable_variables}
+    included = _matching(paths, include, "include") if include is not None else trained
+    is_default = exclude == recover.__kwdefaults__["exclude"]
+    excluded = _matching(paths, exclude, "exclude", not is_default) if exclude is not None else set()
+    chosen = (trained & included) - excluded
+    if not chosen:
+        raise ValueError("No variable is left to train; choose others with include= and exclude=, or set trainable.")
+    return chosen
+
+
+def _unshare(model: keras.Model) -> None:
+    """Arrays of its own for every variable: JAX's `fit` deletes what it replaces, even if other models hold it."""
+    if keras.backend.backend() == "jax":
+        for variable in model.variables:
+            variable.assign(ops.copy(variable.value))
+
+
+def _paths_of_variables(model: keras.Model) -> dict[int, str]:
+    """By id of the variable: the path of the layer that owns it, and its own name."""
+    paths = {}
+    for path, layer in (("", model), *walk(model)):  # parents come first, so that the owner has the last word
+        paths.update({id(variable): f"{path}/{variable.name}".lstrip("/") for variable in layer.variables})
+    return paths
+
+
+def _matching(paths: dict[int, str], patterns: Patterns, argument: str, must_match: bool = True) -> set[int]:
+    found: set[int] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        try:
+            hits = {key for key, path in paths.items() if re.search(pattern, path)}
+        except (re.error, TypeError) as error:
+            raise ValueError(f"{argument}={pattern!r} is not a regular expression: {error}.") from None
+        if not hits and must_match:
+            listed = ", ".join(islice(paths.values(), 12))
+            raise ValueError(f"{argument}={pattern!r} matches no variable; the model has {listed} ...")
+        found |= hits
+    return found
