@@ -33,7 +33,12 @@ demo: .venv/package  ## compress real weights, all-MiniLM-L6-v2, and see what it
 test: .venv/test  ## the quick tests
 	$(BIN)/python -m pytest
 
-test-all: .venv/test  ## all tests, also those that take minutes
+.venv/oracle: .venv/test
+	$(BIN)/python -m pip install --quiet --no-deps tf-models-official==2.20.0
+	$(BIN)/python -m pip install --quiet gin-config pyyaml psutil immutabledict tensorflow-model-optimization dm-tree attrs
+	touch $@
+
+test-all: .venv/oracle  ## all tests, also those that take minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: .venv/lint  ## formatting, style, types of the core
@@ -44,6 +49,8 @@ lint: .venv/lint  ## formatting, style, types of the core
 bench: .venv/package  ## the benchmarks that need no data; see benchmarks/README.md for the others
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/decomposition.py
+	$(BIN)/python benchmarks/param_count.py
+	$(BIN)/python benchmarks/flop_count.py
 
 clean:  ## remove what was installed and cached
 	rm -rf .venv .pytest_cache .hypothesis .ruff_cache *.egg-info

@@ -39,6 +39,14 @@ def embeddings(encoder, tokenizer, sentences: list[str]) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+def sentence_embedding(outputs, batch):
+    """What shall stay the same: the mean of the last hidden states over the tokens, `[batch, hidden]`."""
+    from keras import ops
+
+    counts = ops.cast(batch["input_mask"], "float32")[..., None]  # [batch, tokens, 1]
+    return ops.sum(outputs["sequence_output"] * counts, axis=1) / ops.sum(counts, axis=1)
+
+
 def sentences_of(pairs: list[Pair]) -> list[str]:
     """First and second sentences in turn."""
     return [sentence for first, second, _ in pairs for sentence in (first, second)]

@@ -8,6 +8,7 @@ from tncompress.fitting.allocate import NEAR, TRIALS, Choice, choose, near_budge
 from tncompress.fitting.fit import quick_error
 from tncompress.forms import get_form, low_rank
 
+NONE = (None, None)
 EVERY_FORM = pytest.mark.parametrize("name", FORMS)
 
 
@@ -19,7 +20,7 @@ def kernel_of(in_dim=12, out_dim=16):
 @pytest.mark.parametrize("budget", [20, 60, 96, 150])
 def test_near_budget_holds_the_largest_and_what_is_close_to_it(name, budget):
     specs = list(get_form(name).candidates(12, 16, budget))
-    choices = near_budget(name, 12, 16, budget)
+    choices = near_budget(get_form(name), 12, 16, budget)
     assert len(choices) <= TRIALS
     assert bool(choices) == bool(specs)
     largest = max((spec.num_params for spec in specs), default=0)
@@ -33,14 +34,16 @@ def test_near_budget_holds_the_largest_and_what_is_close_to_it(name, budget):
 @pytest.mark.parametrize(
     "forms", [["low_rank"], ["kronecker"], ["low_rank", "monarch", "block_tt", "tucker"], list(FORMS)]
 )
-@pytest.mark.parametrize("calibrated", [False, True])
-def test_choose_takes_the_best_by_measured_error(forms, calibrated):
+@pytest.mark.parametrize(("calibrated", "two_sided"), [(False, False), (True, False), (True, True)])
+def test_choose_takes_the_best_by_measured_error(forms, calibrated, two_sided):
     kernel = kernel_of()
     x = np.random.default_rng(1).normal(size=(100, 12)) * np.geomspace(1, 0.01, 12)
-    metric = Moments.of(x).covariance if calibrated else None
+    g = np.random.default_rng(2).normal(size=(100, 16)) * np.geomspace(0.1, 1, 16)
+    metrics = (Moments.of(x).covariance if calibrated else None, Moments.of(g).second if two_sided else None)
+    forms = list(map(get_form, forms))
     tried = [c for form in forms for c in near_budget(form, 12, 16, 96)]
-    errors = [quick_error(kernel, c.spec, metric, get_form(c.form)) for c in tried]
-    chosen = choose(kernel, metric, forms, 96)
+    errors = [quick_error(kernel, c.spec, get_form(c.form), *metrics) for c in tried]
+    chosen = choose(kernel, metrics, forms, 96)
     assert chosen == tried[int(np.argmin(errors))]
     assert chosen.spec.num_params <= 96
 
@@ -48,28 +51,29 @@ def test_choose_takes_the_best_by_measured_error(forms, calibrated):
 def test_choose_sees_the_structure_of_the_kernel():
     """A Kronecker product is recognised among low-rank networks of the same size, and the other way round."""
     generator = np.random.default_rng(0)
+    both = [get_form("low_rank"), get_form("kronecker")]
     kronecker = np.kron(generator.normal(size=(4, 4)), generator.normal(size=(3, 4)))
-    assert choose(kronecker, None, ["low_rank", "kronecker"], 60).form == "kronecker"
+    assert choose(kronecker, NONE, both, 60).form == "kronecker"
     rank_two = generator.normal(size=(12, 2)) @ generator.normal(size=(2, 16))
-    assert choose(rank_two, None, ["low_rank", "kronecker"], 60).form == "low_rank"
+    assert choose(rank_two, NONE, both, 60).form == "low_rank"
 
 
 def test_no_network_so_small():
-    assert choose(kernel_of(), None, list(FORMS), 3) is None
-    assert choose(kernel_of(7, 11), None, ["kronecker"], 50) is None
-    assert near_budget("kronecker", 7, 11, 50) == []
+    assert choose(kernel_of(), NONE, list(FORMS.values()), 3) is None
+    assert choose(kernel_of(7, 11), NONE, [get_form("kronecker")], 50) is None
+    assert near_budget(get_form("kronecker"), 7, 11, 50) == []
 
 
 @EVERY_FORM
 def test_smallest_params_by_trying_every_budget(name):
     below = [b for b in range(1, 8 * 12) if list(get_form(name).candidates(8, 12, b))]
-    assert smallest_params([name], 8, 12) == (min(below) if below else None)
+    assert smallest_params([get_form(name)], 8, 12) == (min(below) if below else None)
 
 
 def test_smallest_params_of_several_forms_and_of_none():
-    each = [smallest_params([name], 8, 12) for name in FORMS]
-    assert smallest_params(list(FORMS), 8, 12) == min(size for size in each if size is not None)
-    assert smallest_params(["kronecker"], 7, 11) is None
+    each = [smallest_params([get_form(name)], 8, 12) for name in FORMS]
+    assert smallest_params(list(FORMS.values()), 8, 12) == min(size for size in each if size is not None)
+    assert smallest_params([get_form("kronecker")], 7, 11) is None
     assert smallest_params([], 8, 12) is None
 
 

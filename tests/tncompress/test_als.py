@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from strategies import arrays, specs
 
 from tncompress import FORMS, Moments, Spec, fit, to_dense
-from tncompress.fitting.als import Problem, _best_core, als, random_cores, squared_error
+from tncompress.fitting.als import _best_core, als, random_cores
+from tncompress.fitting.problem import Problem, squared_error
 from tncompress.forms import block_diagonal, expand_condense, low_rank, tt_matrix
 
 SOME = settings(max_examples=60, deadline=None, derandomize=True)
@@ -18,41 +19,82 @@ def metric_of(in_dim, seed, samples=50):
     return x.T @ x / samples
 
 
+def metrics_for(spec, sides, seed):
+    """Of no side, of the inputs, of both."""
+    return [metric_of(dim, seed + k) if k < sides else None for k, dim in enumerate((spec.in_dim, spec.out_dim))]
+
+
 @SOME
-@given(specs(), st.booleans(), st.integers(0, 1000))
-def test_the_error_never_grows(spec, with_metric, seed):
+@given(specs(), st.integers(0, 2), st.integers(0, 1000))
+def test_the_error_never_grows(spec, sides, seed):
     """Sweep by sweep, on any network, hyper-edges and unseen block modes too."""
     kernel = np.random.default_rng(seed).normal(size=(spec.in_dim, spec.out_dim))
-    metric = metric_of(spec.in_dim, seed) if with_metric else None
-    energy = squared_error(kernel, np.zeros_like(kernel), metric)
+    metrics = metrics_for(spec, sides, seed)
+    energy = squared_error(kernel, np.zeros_like(kernel), *metrics)
     cores, before = random_cores(spec, seed), np.inf
     for _ in range(5):
-        cores, error = als(kernel, spec, cores, metric, sweeps=1)
-        assert error == pytest.approx(squared_error(kernel, to_dense(spec, cores), metric) / energy, abs=1e-12)
+        cores, error = als(kernel, spec, cores, *metrics, sweeps=1)
+        assert error == pytest.approx(squared_error(kernel, to_dense(spec, cores), *metrics) / energy, abs=1e-12)
         assert error <= before + 1e-9
         before = error
     assert error <= 1 + 1e-9
 
 
 @SOME
-@given(specs(max_size=2), st.booleans(), st.integers(0, 1000))
-def test_a_single_unknown_core_is_the_least_squares_solution(spec, with_metric, seed):
+@given(specs(max_size=2), st.integers(0, 2), st.integers(0, 1000))
+def test_a_single_unknown_core_is_the_least_squares_solution(spec, sides, seed):
     """LAPACK's lstsq on the design matrix, whose columns are the maps of unit cores."""
     index = len(spec.cores) - 1
     kernel = np.random.default_rng(seed).normal(size=(spec.in_dim, spec.out_dim))
-    metric = metric_of(spec.in_dim, seed) if with_metric else np.eye(spec.in_dim)
+    metrics = metrics_for(spec, sides, seed)
     cores = random_cores(spec, seed)
     found = list(cores)
-    found[index] = _best_core(Problem(spec, kernel, metric if with_metric else None), cores, index)
-    root = np.linalg.cholesky(metric + 1e-12 * np.eye(spec.in_dim)).T
+    found[index] = _best_core(Problem(spec, kernel, *metrics), cores, index)
+    left, right = (
+        np.eye(dim) if metric is None else np.linalg.cholesky(metric + 1e-12 * np.eye(dim))
+        for dim, metric in zip((spec.in_dim, spec.out_dim), metrics, strict=True)
+    )
     columns = []
     for unit in np.eye(cores[index].size):
-        columns.append((root @ to_dense(spec, [*cores[:-1], unit.reshape(cores[index].shape)])).ravel())
-    solution = np.linalg.lstsq(np.array(columns).T, (root @ kernel).ravel(), rcond=None)[0]
+        columns.append((left.T @ to_dense(spec, [*cores[:-1], unit.reshape(cores[index].shape)]) @ right).ravel())
+    solution = np.linalg.lstsq(np.array(columns).T, (left.T @ kernel @ right).ravel(), rcond=None)[0]
     best = to_dense(spec, [*cores[:-1], solution.reshape(cores[index].shape)])
-    energy = squared_error(kernel, np.zeros_like(kernel), metric)
-    expected = squared_error(kernel, best, metric) / energy
-    assert squared_error(kernel, to_dense(spec, found), metric) / energy == pytest.approx(expected, abs=1e-8)
+    energy = squared_error(kernel, np.zeros_like(kernel), *metrics)
+    expected = squared_error(kernel, best, *metrics) / energy
+    assert squared_error(kernel, to_dense(spec, found), *metrics) / energy == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("sides", [0, 1, 2])
+def test_the_squared_error_by_loops(sides):
+    spec = low_rank.spec(3, 4, 2)
+    kernel, approximation = np.random.default_rng(0).normal(size=(2, 3, 4))
+    metric, out_metric = (
+        np.eye(dim) if given is None else given for dim, given in zip((3, 4), metrics_for(spec, sides, 5), strict=True)
+    )
+    d = kernel - approximation
+    looped = sum(
+        d[i, o] * metric[i, j] * d[j, p] * out_metric[p, o]
+        for i in range(3)
+        for j in range(3)
+        for o in range(4)
+        for p in range(4)
+    )
+    assert squared_error(kernel, approximation, *metrics_for(spec, sides, 5)) == pytest.approx(looped, rel=1e-12)
+
+
+@pytest.mark.parametrize("dims", [(12, 20), (20, 12)])
+def test_low_rank_under_both_metrics_reaches_the_doubly_whitened_svd(dims):
+    """L^T K R with C = L L^T and S = R R^T: Eckart & Young there."""
+    spec = low_rank.spec(*dims, 5)
+    kernel, metrics = np.random.default_rng(0).normal(size=dims), metrics_for(spec, 2, 3)
+    left, right = (np.linalg.cholesky(metric) for metric in metrics)
+    values = np.linalg.svd(left.T @ kernel @ right, compute_uv=False)
+    best = (values[5:] ** 2).sum() / (values**2).sum()
+    _, error = als(kernel, spec, random_cores(spec, 0), *metrics, sweeps=2000, tolerance=1e-10)
+    assert error == pytest.approx(best, rel=1e-4)
+    closed = low_rank.decompose_two_sided(kernel, spec, *metrics)
+    energy = squared_error(kernel, 0.0, *metrics)
+    assert squared_error(kernel, to_dense(spec, closed), *metrics) / energy == pytest.approx(best, rel=1e-9)
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -113,12 +155,13 @@ def test_low_rank_reaches_eckart_and_young():
 
 def test_conjugate_gradients_agree_with_the_direct_solution(monkeypatch):
     spec = tt_matrix.spec((3, 4), (4, 3), 3)
-    kernel, metric = np.random.default_rng(0).normal(size=(12, 12)), metric_of(12, 1)
-    for use in (metric, None):
-        direct = als(kernel, spec, random_cores(spec, 0), use, sweeps=300, tolerance=1e-9)[1]
+    kernel = np.random.default_rng(0).normal(size=(12, 12))
+    for sides in (0, 1, 2):
+        metrics = metrics_for(spec, sides, 1)
+        direct = als(kernel, spec, random_cores(spec, 0), *metrics, sweeps=300, tolerance=1e-9)[1]
         with monkeypatch.context() as patched:
             patched.setattr("tncompress.fitting.als.DIRECT_ENTRIES", 0)
-            steps = als(kernel, spec, random_cores(spec, 0), use, sweeps=300, tolerance=1e-9)[1]
+            steps = als(kernel, spec, random_cores(spec, 0), *metrics, sweeps=300, tolerance=1e-9)[1]
         assert steps == pytest.approx(direct, rel=1e-3)
 
 

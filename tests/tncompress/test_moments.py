@@ -1,6 +1,7 @@
 """`Moments` against explicit loops in Python's exact-ish sums (math.fsum)."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,3 +120,22 @@ def test_wrong_shapes():
         Moments.of(np.ones((4, 6, 5)), np.ones(4))
     with pytest.raises(ValueError, match="Moments of 5 and of 4 features do not add up"):
         Moments.of(np.ones((3, 5))) + Moments.of(np.ones((3, 4)))
+
+
+def test_gradients_add_up_beside_the_inputs():
+    x, g = data(width=3), data(width=2, seed=1)
+    first = replace(Moments.of(x[:50]), gradients=Moments.of(g[:70]))
+    second = replace(Moments.of(x[50:]), gradients=Moments.of(g[70:]))
+    assert_same((first + second).gradients, g, 1e-12)
+    assert_same(first + second, x, 1e-12)
+
+
+def test_gradients_of_one_side_stay():
+    """Gradients may be gathered on part of the data; no inputs at all count nothing."""
+    x, g = data(width=3), data(width=2, seed=1)
+    some = replace(Moments.of(x), gradients=Moments.of(g))
+    for total in (some + Moments.of(x), Moments.of(x) + some, some + Moments.of(x[:0]), Moments.of(x[:0]) + some):
+        assert total.gradients is some.gradients
+    nothing = replace(Moments.of(x[:0]), gradients=Moments.of(g[:0]))
+    assert (nothing + nothing).gradients.count == 0
+    assert (Moments.of(x) + Moments.of(x)).gradients is None

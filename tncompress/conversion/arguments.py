@@ -52,7 +52,7 @@ def wants_pairs(forms: Sequence[Form], choices: Mapping[str, Choice] | None, sit
     return any((choice.spec.in_dim, choice.spec.out_dim) != dims[path] for path, choice in choices.items())
 
 
-def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any, objective: Any) -> bool:
+def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any) -> bool:
     """Whether one budget goes over all layers.
 
     Raises:
@@ -60,10 +60,8 @@ def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any, o
     """
     if allocation not in (None, "uniform", "global"):
         raise ValueError(f"allocation is 'uniform' or 'global', got {allocation!r}.")
-    if forms[0].fixed:
-        return False
     if NARROW_FORM not in forms:
-        return allocation == "global" or (allocation is None and objective is not None)
+        return allocation == "global" and not forms[0].fixed
     if allocation == "uniform":
         raise ValueError("form='narrow' shares a budget out by itself; leave allocation='uniform' away.")
     if calibration is None:

@@ -85,8 +85,7 @@ def replace_dense(
             objective bring it along.
         mask: which positions of calibration inputs count, see `tncompress.calibrate`.
         allocation: `"uniform"`: every layer keeps the same fraction; `"global"`: one budget over all layers, spent
-            where it saves most predicted loss, see docs/fitting.md. None: global where there is an objective, by which
-            layers compare, or `form` has "narrow".
+            where it saves most predicted loss, see docs/fitting.md. None: uniform, but global if `form` has "narrow".
         pivots: low rank may store no identity block where that saves parameters, see `TNPivoted`; global only.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
             keep, form, include and exclude.
@@ -106,7 +105,7 @@ def replace_dense(
     """
     forms = checked_forms(form)
     check_objective_data(objective, calibration)
-    over_all = is_global(allocation, forms, calibration, objective)
+    over_all = is_global(allocation, forms, calibration)
     if recipe is None:
         check_keep(keep)
         sites = with_reasons(find_sites(model, include, exclude), keep, forms)
