@@ -95,7 +95,9 @@ def _check_shapes(tensors: Mapping[str, Any], model: str) -> None:
     (first, wanted), *rest = ((name, tuple(tensor.shape)) for name, tensor in tensors.items())
     for name, shape in rest:
         axes = 1 if name == POSITIONS_NAME else 2
-        if any(None not in pair and pair[0] != pair[1] for pair in zip(wanted[:axes], shape[:axes], strict=True)):
+        pairs = zip(wanted[:axes], shape[:axes], strict=True)
+        # A size that is not known yet is None, or in a trace by JAX a symbol that cannot be compared.
+        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
             need = f"{wanted[0]} rows" if axes == 1 else f"the shape {wanted}"
             raise ValueError(f"{model}: {name} must have {need}, as {first} has, got the shape {shape}.")
 

@@ -68,7 +68,7 @@ class Embeddings(keras.layers.Layer):
         check_range(input_type_ids, self.config.type_vocab_size, self.name, "input_type_ids", advice)
 
     def _check_length(self, length: int | None) -> None:
-        if length is not None and length > self.config.max_positions:
+        if isinstance(length, int) and length > self.config.max_positions:  # not None, nor a symbol of JAX's
             raise ValueError(
                 f"{self.name}: the batch has {length} tokens per row, but this encoder knows "
                 f"{self.config.max_positions} positions. Truncate the text to "

@@ -1,31 +1,20 @@
-"""The dense encoder: outputs, masks, saving, export, training."""
+"""The encoder: outputs, masks, saving, export, training; what belongs to the kinds of blocks is in test_blocks.py."""
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import keras
 import numpy as np
 import pytest
+from encoders import KINDS, batch_of, encoder_of, outputs_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import ops
 
 from bert_models import BertConfig, build_encoder
-from bert_models.encoder import INPUT_NAMES
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs the TensorFlow backend")
-
-
-def batch_of(lengths, longest, vocab_size=14, seed=0):
-    """A dict of int32 [B, longest] with random ids and rows of the given lengths."""
-    draw = np.random.default_rng(seed)
-    mask = (np.arange(longest) < np.array(lengths)[:, None]).astype("int32")
-    ids = draw.integers(5, vocab_size, mask.shape).astype("int32")
-    types = draw.integers(0, 2, mask.shape).astype("int32")
-    return dict(zip(INPUT_NAMES, (ids * mask, mask, types * mask), strict=True))
-
-
-def outputs_of(encoder, batch):
-    """All outputs as one flat list of arrays."""
-    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(encoder(batch, training=False))]
 
 
 @pytest.fixture
@@ -70,23 +59,27 @@ def test_feed_forward_is_the_formula(small_config, activation):
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x.astype("float32"))), expected, atol=1e-5)
 
 
-def test_padding_does_not_change_the_other_positions(encoder):
-    tight = batch_of([4, 4], 4)
-    wide = {name: np.pad(array, ((0, 0), (0, 6))) for name, array in tight.items()}
-    wide["input_word_ids"][:, 4:] = 7  # what stands there must not matter either
-    for short, long in zip(outputs_of(encoder, tight), outputs_of(encoder, wide), strict=True):
-        np.testing.assert_allclose(short, long[:, :4] if long.ndim == 3 else long, atol=2e-6)
+WITHOUT_DROPOUT = "dense, no dropout"  # Keras computes attention by another function then
+encoder_once = cache(encoder_of)
 
 
-def test_a_row_does_not_depend_on_its_neighbours(encoder):
-    batch = batch_of([9, 2, 5], 9)
-    alone = {name: array[1:2] for name, array in batch.items()}
-    for one, many in zip(outputs_of(encoder, alone), outputs_of(encoder, batch), strict=True):
-        np.testing.assert_allclose(one[0], many[1], atol=2e-6)
-
-
-def test_a_row_of_padding_alone_is_finite(encoder):
-    assert all(np.isfinite(x).all() for x in outputs_of(encoder, batch_of([0, 3], 4)))
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis")  # of one token
+@pytest.mark.parametrize("kind", [*KINDS, WITHOUT_DROPOUT])
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=3), st.integers(0, 11), st.integers(0, 2**31))
+@settings(max_examples=6, deadline=None)
+def test_neither_padding_nor_neighbours_change_a_row(kind, lengths, padding, seed):
+    encoder = encoder_once("dense", attention_dropout=0.0) if kind == WITHOUT_DROPOUT else encoder_once(kind)
+    batch = batch_of(lengths, max(*lengths, 1) + padding, seed=seed)
+    noise = batch_of([batch["input_mask"].shape[1]] * len(lengths), batch["input_mask"].shape[1], seed=seed + 1)
+    for name in ("input_word_ids", "input_type_ids"):  # what stands in the padding must not matter
+        batch[name] = np.where(batch["input_mask"], batch[name], noise[name])
+    together = outputs_of(encoder, batch)
+    assert all(np.isfinite(x).all() for x in together)  # also of a row of padding alone
+    for row, length in enumerate(lengths):
+        if length:
+            alone = {name: array[row : row + 1, :length] for name, array in batch.items()}
+            for one, many in zip(outputs_of(encoder, alone), together, strict=True):
+                np.testing.assert_allclose(one[0], many[row, :length] if many.ndim == 3 else many[row], atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis 3")  # of one token
@@ -157,20 +150,6 @@ def test_a_training_step_moves_every_weight(small_config, jit_compile):
     ]
     # Attention scores do not change when one number is added to all keys of a head.
     assert [path for path in still if not path.endswith("attention/key/bias")] == []
-
-
-@pytest.mark.parametrize(("policy", "half"), [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")])
-def test_mixed_precision_keeps_the_hidden_states_in_float32(small_config, policy, half):
-    keras.config.set_dtype_policy(policy)
-    try:
-        encoder = build_encoder(small_config)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    outputs = encoder(batch_of([3, 0], 5))
-    kinds = {name: keras.backend.standardize_dtype(x.dtype) for name, x in outputs.items() if name != "encoder_outputs"}
-    assert kinds == {"sequence_output": "float32", "pooled_output": half}
-    assert all(keras.backend.standardize_dtype(v.dtype) == "float32" for v in encoder.trainable_variables)
-    assert np.isfinite(ops.convert_to_numpy(outputs["sequence_output"])).all()
 
 
 @pytest.mark.parametrize(

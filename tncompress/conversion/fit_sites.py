@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ from tncompress.fitting.offers import NARROW, Place, inputs_of, outputs_of
 from tncompress.fitting.units import narrow
 from tncompress.forms import Form
 from tncompress.layers.pivoted import pivoted
+from tncompress.linalg import psd_root
 from tncompress.network.plan import to_dense
 from tncompress.progress import progress_bar
 
@@ -109,19 +110,18 @@ def _hidden_units(places: Mapping[str, Place], choices: Choices, pairs: Sequence
         second, choice = places.get(pair.second), choices.get(pair.second)
         if second is None or choice is None or choice.spec.in_dim == len(second.kernel):
             continue
-        covariance, outputs = second.metrics
-        narrowed = narrow(second.kernel, covariance, outputs, [choice.spec.in_dim])[0]
-        units = narrowed.units
+        covariance, moment = second.metrics
+        root = None if moment is None else psd_root(moment)
+        units = narrow(second.kernel, covariance, root, [choice.spec.in_dim])[0].units
+        narrower = inputs_of(second, units)
         for path in pair.first:
             found[path] = _Narrowed(outputs_of(places[path], units), None, units, None)
         shift = None
         if second.moments is not None and second.centred:
             # What the lost units gave on average, less what the others already give for them.
             mean = second.moments.mean
-            shift = mean @ second.kernel - mean[units] @ narrowed.kernel
-        narrower = inputs_of(second, narrowed)
-        kernel = narrower.kernel.astype(second.kernel.dtype)
-        found[pair.second] = _Narrowed(replace(narrower, kernel=kernel), units, None, shift)
+            shift = mean @ second.kernel - mean[units] @ narrower.kernel
+        found[pair.second] = _Narrowed(narrower, units, None, shift)
     return found
 
 

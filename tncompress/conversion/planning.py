@@ -11,7 +11,7 @@ from tncompress.fitting.fit import metrics_of
 from tncompress.fitting.knapsack import Offer, knapsack
 from tncompress.fitting.moments import Moments
 from tncompress.fitting.offers import Place, Width, offers, pair_offers
-from tncompress.forms import Form
+from tncompress.forms import Form, low_rank
 from tncompress.progress import progress_bar
 
 Choices = dict[str, Choice | None]  # by path; None: the dense kernel stays
@@ -83,7 +83,8 @@ def globally(
     for group in progress_bar(groups, "Planning", shown=progress):
         members = [places[path] for path in group]
         if len(group) > 1:
-            menu = pair_offers(members[:-1], members[-1], forms, pivots=pivots)
+            too = any(form.name == low_rank.FORM.name for form in forms)
+            menu = pair_offers(members[:-1], members[-1], pivots=pivots, low_rank_too=too)
         else:
             menu = offers(members[0], forms, pivots=pivots)
         menus.append(_above_floor(menu, FLOOR * keep * sum(place.kernel.size for place in members)))

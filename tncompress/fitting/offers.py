@@ -15,7 +15,7 @@ from tncompress.fitting.fit import quick_error
 from tncompress.fitting.knapsack import Offer, pareto
 from tncompress.fitting.moments import Moments
 from tncompress.fitting.problem import squared_error
-from tncompress.fitting.units import Narrowed, narrow
+from tncompress.fitting.units import Narrowed, folded, narrow
 from tncompress.forms import Form, low_rank
 from tncompress.linalg import psd_root
 from tncompress.network.cost import dense_spec
@@ -24,7 +24,7 @@ from tncompress.network.spec import Spec
 NARROW = "narrow"  # the form of a dense kernel that lost hidden units
 STEP = 8  # ranks and widths are multiples: a vector of eight float32 on a CPU, a tile's edge on a GPU
 PAYS = 0.05  # of a low-rank kernel's parameters: fewer saved by pivots are not worth their gather
-FRACTIONS = tuple(0.86**k for k in range(18))  # of the hidden width and of a kernel's parameters that are tried
+FRACTIONS = tuple(0.84**k for k in range(14))  # of the hidden width and of a kernel's parameters that are tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,30 +60,30 @@ class Place:
         return 1 / energy if energy > 0 else 0.0
 
 
-def offers(place: Place, forms: Sequence[Form], *, pivots: bool = True, may_stay: bool = True) -> list[Offer]:
+def offers(place: Place, forms: Sequence[Form], *, pivots: bool = True) -> list[Offer]:
     """The Pareto front of one kernel: what each is, is a `Choice`, or None for the kernel as it is.
 
     Args:
         place: the kernel.
         forms: to choose from.
         pivots: low rank may store no identity, see `TNPivoted`, where that saves enough.
-        may_stay: the dense kernel is one of the offers.
 
     >>> place = Place(np.diag([3.0, 2.0, 1.0, 0.0]), None, True)
     >>> [(offer.cost, round(offer.loss, 3)) for offer in offers(place, [low_rank.FORM], pivots=False)]
     [(8, 0.357), (16, 0.0)]
     """
     in_dim, out_dim = place.kernel.shape
-    found = [Offer(in_dim * out_dim, 0.0, None)] if may_stay else []
+    found = [Offer(in_dim * out_dim, 0.0, None)]
     for form in forms:
-        found += _low_rank(place, pivots) if form.name == low_rank.FORM.name else _others(place, form)
+        if form.name == low_rank.FORM.name:
+            found += low_ranks(in_dim, out_dim, spectrum(place) * place.unit, pivots)
+        else:
+            found += _others(place, form)
     return pareto([offer for offer in found if offer.cost < in_dim * out_dim or offer.what is None])
 
 
-def _low_rank(place: Place, pivots: bool) -> Iterable[Offer]:
-    """All ranks at once, from one decomposition."""
-    in_dim, out_dim = place.kernel.shape
-    energies = spectrum(place) * place.unit
+def low_ranks(in_dim: int, out_dim: int, energies: np.ndarray, pivots: bool) -> Iterable[Offer]:
+    """All ranks at once: each loses the energies beyond it."""
     tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
     for rank in ranks(min(in_dim, out_dim)):
         spec = low_rank.spec(in_dim, out_dim, rank)
@@ -105,12 +105,14 @@ def spectrum(place: Place) -> np.ndarray:
     """Squared singular values of C^(1/2) W S^(1/2), descending: the energies that a truncation drops."""
     inputs, outputs = place.metrics
     kernel = place.kernel.astype(np.float64)
-    in_dim, out_dim = kernel.shape
-    # The Gram matrix of the smaller side; the root of that side's metric only.
-    if in_dim > out_dim:
+    if len(kernel) > kernel.shape[1]:  # the Gram matrix of the smaller side; the root of that side's metric only
         kernel, inputs, outputs = kernel.T, outputs, inputs
-    seen = kernel if inputs is None else psd_root(inputs) @ kernel
-    gram = seen @ seen.T if outputs is None else seen @ outputs @ seen.T
+    return _energies(kernel if inputs is None else psd_root(inputs) @ kernel, outputs)
+
+
+def _energies(seen: np.ndarray, metric: np.ndarray | None) -> np.ndarray:
+    """Eigenvalues of A M A^T, descending."""
+    gram = seen @ seen.T if metric is None else seen @ metric @ seen.T
     return np.clip(np.linalg.eigvalsh(gram)[::-1], 0.0, None)
 
 
@@ -138,40 +140,60 @@ class Width:
     choices: tuple[Choice | None, ...]
 
 
-def pair_offers(first: Sequence[Place], second: Place, forms: Sequence[Form], *, pivots: bool = True) -> list[Offer]:
+def pair_offers(first: Sequence[Place], second: Place, *, pivots: bool, low_rank_too: bool) -> list[Offer]:
     """The Pareto front of kernels that share hidden units: what each is, is a `Width`.
 
     Every width has its own units and its own second kernel, in which the units that left are folded; on top of that
-    the kernels are factorised.
+    the kernels may become low rank.
+
+    Args:
+        first: kernels that make the hidden units.
+        second: the kernel that takes them.
+        pivots: as of `offers`.
+        low_rank_too: factorise the narrower kernels.
     """
+    covariance, moment = second.metrics
+    hidden, out_dim = second.kernel.shape
+    if covariance is None:  # without calibration all units are as independent as can be
+        covariance = np.eye(hidden)
+    roots = [_root(place.metrics[0]) for place in first]
     found: list[Offer] = []
-    hidden = len(second.kernel)
-    for narrowed in widths_of(second):
-        kernels = [*(outputs_of(place, narrowed.units) for place in first), inputs_of(second, narrowed)]
-        sides = [offers(place, forms, pivots=pivots) for place in kernels]
-        if len(narrowed.units) < hidden:
-            sides = [
-                [o._replace(what=o.what or narrower(*place.kernel.shape)) for o in side]
-                for place, side in zip(kernels, sides, strict=True)
-            ]
-        found += _combined(sides, narrowed, second.unit * narrowed.loss)
+    for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden)):
+        units, among = narrowed.units, np.ix_(narrowed.units, narrowed.units)
+        dims = [(len(place.kernel), len(units)) for place in first] + [(len(units), out_dim)]
+        sides = [[Offer(m * n, 0.0, _whole(m, n, len(units) < hidden))] for m, n in dims]
+        if low_rank_too:
+            energies = [_of_first(place, root, units) for place, root in zip(first, roots, strict=True)]
+            energies.append(_energies(narrowed.outgoing.T, covariance[among]) * second.unit)
+            for (m, n), side, values in zip(dims, sides, energies, strict=True):
+                side += [offer for offer in low_ranks(m, n, values, pivots) if offer.cost < m * n]
+        found += _combined([pareto(side) for side in sides], narrowed, second.unit * narrowed.loss)
     return pareto(found)
 
 
-def narrower(in_dim: int, out_dim: int) -> Choice:
-    """A dense kernel with fewer hidden units."""
-    return Choice(NARROW, dense_spec(in_dim, out_dim))
+def _root(moment: np.ndarray | None) -> np.ndarray | None:
+    return None if moment is None else psd_root(moment)
 
 
-def widths_of(second: Place) -> list[Narrowed]:
-    """Narrower versions at a dozen and more widths, and the full one."""
-    hidden = len(second.kernel)
+def _whole(in_dim: int, out_dim: int, is_narrower: bool) -> Choice | None:
+    """A kernel that is not factorised."""
+    return Choice(NARROW, dense_spec(in_dim, out_dim)) if is_narrower else None
+
+
+def _of_first(place: Place, root: np.ndarray | None, units: np.ndarray) -> np.ndarray:
+    kernel, moment = place.kernel[:, units].astype(np.float64), place.metrics[1]
+    seen = kernel if root is None else root @ kernel
+    return _energies(seen, None if moment is None else moment[np.ix_(units, units)]) * place.unit
+
+
+def widths(hidden: int) -> list[int]:
+    """How many hidden units are tried.
+
+    >>> widths(8), widths(1536)[:3]
+    ([1, 2, 3, 4, 5, 6, 7, 8], [160, 192, 224])
+    """
     step = STEP if hidden > 4 * STEP else 1
-    tried = {max(step, round(fraction * hidden / step) * step) for fraction in FRACTIONS}
-    inputs, outputs = second.metrics
-    if inputs is None:  # without calibration all units are as independent as can be
-        inputs = np.eye(hidden)
-    return narrow(second.kernel, inputs, outputs, sorted(min(width, hidden) for width in tried))
+    return sorted({min(hidden, max(step, round(fraction * hidden / step) * step)) for fraction in FRACTIONS})
 
 
 def outputs_of(place: Place, units: np.ndarray) -> Place:
@@ -182,10 +204,12 @@ def outputs_of(place: Place, units: np.ndarray) -> Place:
     return Place(place.kernel[:, units], moments, place.centred)
 
 
-def inputs_of(place: Place, narrowed: Narrowed) -> Place:
-    """The second kernel as it is with fewer hidden units."""
-    moments = None if place.moments is None else place.moments.of_features(narrowed.units)
-    return Place(narrowed.kernel, moments, place.centred)
+def inputs_of(place: Place, units: np.ndarray) -> Place:
+    """A second kernel with only these hidden units, which stand in for the others."""
+    covariance = np.eye(len(place.kernel)) if place.moments is None else place.metrics[0]
+    kernel = folded(place.kernel.astype(np.float64), covariance, units).astype(place.kernel.dtype)
+    moments = None if place.moments is None else place.moments.of_features(units)
+    return Place(kernel, moments, place.centred)
 
 
 def _combined(sides: Sequence[Sequence[Offer]], narrowed: Narrowed, loss: float) -> list[Offer]:

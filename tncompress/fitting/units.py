@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tncompress.linalg import psd_root
-
 DAMPING = 1e-3  # of the mean variance: what the units of calibration share by chance is not relied upon
-STEPS = 192  # the large inverse is brought up to date about so often: in wide layers several units leave between
+STEPS = 96  # the large inverse is brought up to date about so often: in wide layers several units leave between
 CANDIDATES = 4  # for each unit that leaves, so many of the least missed are looked at one by one
 
 
@@ -23,28 +21,30 @@ class Narrowed:
 
     Args:
         units: indices of the units that stay, ascending.
-        kernel: `[len(units), out_dim]`, the second map's, with what the others did folded in.
-        loss: E ||(h W - h' W') S^(1/2)||^2 about the mean, h' being the units that stay: the outputs' squared error.
+        outgoing: `[len(units), out_dim]`, W' S^(1/2): the second map's kernel with what the others did folded in, as
+            the outputs' metric sees it.
+        loss: E ||(h W - h' W') S^(1/2)||^2 about the mean, h' being the units that stay: the outputs' squared error
+            (and the damping's share).
     """
 
     units: np.ndarray
-    kernel: np.ndarray
+    outgoing: np.ndarray
     loss: float
 
 
 def narrow(
     kernel: np.ndarray,
     covariance: np.ndarray,
-    output_moment: np.ndarray | None,
+    output_root: np.ndarray | None,
     widths: Sequence[int],
 ) -> list[Narrowed]:
     """Narrower versions of a hidden layer, one for each width, the widest first.
 
     Args:
-        kernel: of the second map, `[hidden, out_dim]`.
+        kernel: W of the second map, `[hidden, out_dim]`.
         covariance: `[hidden, hidden]`, of the hidden units, about their mean where the second map has a bias to take
             the mean up, else about zero.
-        output_moment: S `[out_dim, out_dim]`, how much an error at each output matters; None: all alike.
+        output_root: S^(1/2) `[out_dim, out_dim]`, S being how much an error at each output matters; None: all alike.
         widths: how many units stay, each from 1 to hidden.
 
     Raises:
@@ -52,40 +52,38 @@ def narrow(
 
     >>> twice = np.array([[1.0, 1.0], [1.0, 1.0]])  # two units that always do the same: one is enough
     >>> small = narrow(np.array([[1.0], [2.0]]), twice, None, [1])[0]
-    >>> bool(small.loss < 0.02), np.round(small.kernel, 2).tolist()
+    >>> bool(small.loss < 0.02), np.round(small.outgoing, 2).tolist()
     (True, [[3.0]])
     """
     hidden = len(kernel)
     if not all(1 <= width <= hidden for width in widths):
         raise ValueError(f"widths must be from 1 to {hidden}, got {sorted(widths)}.")
-    kernel, covariance = kernel.astype(np.float64), covariance.astype(np.float64)
-    root = None if output_moment is None else psd_root(output_moment)
-    elimination = _Elimination(kernel if root is None else kernel @ root, covariance)
+    outgoing = kernel.astype(np.float64) if output_root is None else kernel @ output_root
+    elimination = _Elimination(outgoing, covariance.astype(np.float64))
     found = []
     for width in sorted(set(widths), reverse=True):
         elimination.down_to(width)
-        units = elimination.units
-        folded = _folded(kernel, covariance, units)
-        found.append(Narrowed(units, folded, _loss(kernel, folded, covariance, units, root)))
+        found.append(Narrowed(elimination.units, elimination.outgoing.copy(), elimination.loss))
     return found
 
 
-def _folded(kernel: np.ndarray, covariance: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """The outgoing weights of `units` by which they stand best for all: least squares, whatever the outputs' metric."""
+def folded(kernel: np.ndarray, covariance: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """The kernel W' of only these units that stands best for all: least squares, the same for every output metric.
+
+    Args: as of `narrow`; units are those that stay.
+
+    >>> folded(np.array([[1.0], [2.0]]), np.eye(2), np.array([1])).tolist()
+    [[2.0]]
+    """
     if len(units) == len(kernel):
         return kernel
     gone = np.setdiff1d(np.arange(len(kernel)), units)
-    damping = DAMPING * np.trace(covariance) / len(covariance)
-    among = covariance[np.ix_(units, units)] + damping * np.eye(len(units))
+    among = covariance[np.ix_(units, units)] + _damping(covariance) * np.eye(len(units))
     return kernel[units] + np.linalg.solve(among, covariance[np.ix_(units, gone)] @ kernel[gone])
 
 
-def _loss(kernel: np.ndarray, folded: np.ndarray, covariance: np.ndarray, units: np.ndarray, root) -> float:
-    difference = kernel.copy()
-    difference[units] -= folded
-    if root is not None:
-        difference = difference @ root
-    return max(0.0, float(np.sum((covariance @ difference) * difference)))
+def _damping(covariance: np.ndarray) -> float:
+    return DAMPING * float(np.trace(covariance)) / len(covariance) or 1.0  # nothing ever varied: any unit may go
 
 
 class _Elimination:
@@ -93,23 +91,19 @@ class _Elimination:
 
     def __init__(self, outgoing: np.ndarray, covariance: np.ndarray):
         hidden = len(outgoing)
-        damping = DAMPING * np.trace(covariance) / hidden
-        if damping == 0:  # nothing ever varied: any unit may go
-            damping = 1.0
-        self.units = np.arange(hidden)
-        self._outgoing = outgoing.copy()
-        self._inverse = np.linalg.inv(covariance + damping * np.eye(hidden))
+        self.units, self.outgoing, self.loss = np.arange(hidden), outgoing.copy(), 0.0
+        self._inverse = np.linalg.inv(covariance + _damping(covariance) * np.eye(hidden))
         self._at_once = max(1, hidden // STEPS)
 
     def down_to(self, width: int) -> None:
         alive = np.ones(len(self.units), bool)
         while (count := int(alive.sum())) > width:
-            missed = _missed(self._outgoing, self._inverse)
+            missed = _missed(self.outgoing, self._inverse)
             missed[~alive] = np.inf
             leaving = self._next(missed, min(self._at_once, count - width))
             alive[leaving] = False
-            _eliminate(self._outgoing, self._inverse, leaving)
-        self.units, self._outgoing = self.units[alive], self._outgoing[alive]
+            self.loss += _eliminate(self.outgoing, self._inverse, leaving)
+        self.units, self.outgoing = self.units[alive], self.outgoing[alive]
         self._inverse = np.ascontiguousarray(self._inverse[np.ix_(alive, alive)])
 
     def _next(self, missed: np.ndarray, count: int) -> np.ndarray:
@@ -117,7 +111,7 @@ class _Elimination:
         if count == 1:
             return np.array([missed.argmin()])
         near = np.argsort(missed, kind="stable")[: min(CANDIDATES * count, int(np.isfinite(missed).sum()))]
-        outgoing, inverse = self._outgoing[near], self._inverse[np.ix_(near, near)]
+        outgoing, inverse = self.outgoing[near], self._inverse[np.ix_(near, near)]
         order: list[int] = []
         while len(order) < count:
             missed = _missed(outgoing, inverse)
@@ -132,9 +126,14 @@ def _missed(outgoing: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     return np.sum(outgoing**2, axis=1) / np.maximum(np.diag(inverse), np.finfo(float).tiny)
 
 
-def _eliminate(outgoing: np.ndarray, inverse: np.ndarray, leaving: np.ndarray) -> None:
-    """Take units out of the inverse by Gauss's steps, and let the others take over their outgoing weights; in place."""
+def _eliminate(outgoing: np.ndarray, inverse: np.ndarray, leaving: np.ndarray) -> float:
+    """Take units out of the inverse by Gauss's steps, and let the others take over their outgoing weights; in place.
+
+    Returns: what the loss grows by.
+    """
     across = inverse[:, leaving]
     weights = np.linalg.solve(across[leaving], np.hstack([outgoing[leaving], across.T]))
+    grown = float(np.vdot(outgoing[leaving], weights[:, : outgoing.shape[1]]))
     outgoing -= across @ weights[:, : outgoing.shape[1]]
     inverse -= across @ weights[:, outgoing.shape[1] :]
+    return grown
