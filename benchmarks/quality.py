@@ -11,13 +11,16 @@ sentence1,sentence2,score.
 A form is a name, or expand_condense with its number of blocks, or with blocks and bond:
 
     python benchmarks/quality.py ... --forms expand_condense:6:64 expand_condense:2 --keeps 0.2778 --fits two-sided
+
+Several forms with + between them go together; @global shares one budget out over all layers:
+
+    python benchmarks/quality.py ... --forms low_rank@global narrow narrow+low_rank --fits two-sided
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -67,17 +70,17 @@ def gathered(encoder, paths: list[str], batches: list[dict], fits: Iterable[str]
         two_sided = tncompress.calibrate(encoder, paths, batches, objective=objective)
         seconds = time.process_time() - start
         print(f"calibration{' with gradients' if objective else ''}: {seconds:.1f} CPU-seconds", flush=True)
-    one_sided = two_sided and {path: replace(moments, gradients=None) for path, moments in two_sided.items()}
+    one_sided = two_sided and two_sided.without_gradients()
     every = {"weights only": None, "calibrated": one_sided, "two-sided": two_sided}
     return {fit: every[fit] for fit in fits}
 
 
 def form_of(text: str):
-    """The form that `name`, `expand_condense:blocks` or `expand_condense:blocks:bond` stands for."""
+    """The form that `name`, `expand_condense:blocks` or `expand_condense:blocks:bond` stands for, or several names."""
     from tncompress.forms import expand_condense
 
     name, *numbers = text.split(":")
-    return expand_condense.form(*map(int, numbers)) if name == "expand_condense" and numbers else text
+    return expand_condense.form(*map(int, numbers)) if name == "expand_condense" and numbers else text.split("+")
 
 
 def measured(encoder, tokenizer, dev, original, form: str, keep: float, calibration) -> dict:
@@ -85,9 +88,15 @@ def measured(encoder, tokenizer, dev, original, form: str, keep: float, calibrat
     import tncompress
 
     start = time.process_time()
+    name, _, allocation = form.partition("@")
     try:
         small = tncompress.replace_dense(
-            encoder, keep, form=form_of(form), include="feed_forward", calibration=calibration
+            encoder,
+            keep,
+            form=form_of(name),
+            include="feed_forward",
+            calibration=calibration,
+            allocation=allocation or None,
         )
     except ValueError as error:  # a form that has nothing of this size
         return {"form": form, "keep": keep, "error": str(error)}

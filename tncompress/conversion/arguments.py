@@ -71,17 +71,17 @@ def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any) -
     return True
 
 
-def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form]) -> list[Site]:
+def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form], over_all: bool) -> list[Site]:
     """The sites, those with their reason for which no form has a network within the budget.
 
     Raises:
         ValueError: if none is left, or a fixed structure needs more than the budget.
     """
-    sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms)) for site in sites]
+    if not over_all:
+        sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms)) for site in sites]
     chosen = [site for site in sites if not site.reason]
     if not chosen:
         raise ValueError(_nothing_to_replace(sites, forms))
-    forms = [form for form in forms if form is not NARROW_FORM] or forms
     if forms[0].fixed:
         needed = sum(smallest_params(forms, site.in_dim, site.out_dim) or 0 for site in chosen)
         total = sum(site.num_params for site in chosen)

@@ -29,6 +29,10 @@ class Calibration(dict[str, Moments]):
         super().__init__(moments)
         self.sample = sample
 
+    def without_gradients(self) -> "Calibration":
+        """The same without an objective."""
+        return Calibration({path: replace(m, gradients=None) for path, m in self.items()}, self.sample)
+
 
 def calibrate(
     model: keras.Model,

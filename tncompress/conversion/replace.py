@@ -108,7 +108,7 @@ def replace_dense(
     over_all = is_global(allocation, forms, calibration)
     if recipe is None:
         check_keep(keep)
-        sites = with_reasons(find_sites(model, include, exclude), keep, forms)
+        sites = with_reasons(find_sites(model, include, exclude), keep, forms, over_all)
         chosen = [site for site in sites if not site.reason]
         choices = None
     else:
