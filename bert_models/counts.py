@@ -87,6 +87,7 @@ def param_counts(config: BertConfig) -> ParamCounts:
     >>> print(f"{counts.encoder:,} and {counts.with_mlm_head:,}")
     109,482,240 and 110,104,890
     """
+    _check(config)
     hidden, layers = config.hidden_size, config.num_layers
     rows = config.vocab_size + config.max_positions + config.type_vocab_size
     norm = 2 * hidden
@@ -110,6 +111,9 @@ def flops_per_token(config: BertConfig, seq_length: int) -> FlopCounts:
     >>> print(f"{counts.feed_forward:,} of {counts.layer:,} in a layer, {counts.layers:,} in all")
     9,437,184 of 14,548,992 in a layer, 174,587,904 in all
     """
+    _check(config)
+    if not isinstance(seq_length, int):
+        raise TypeError(f"seq_length must be a whole number, got {seq_length!r}.")
     if not 1 <= seq_length <= config.max_positions:
         raise ValueError(f"seq_length must be from 1 to max_positions {config.max_positions}, got {seq_length}.")
     hidden, size, heads = config.hidden_size, config.head_size, config.num_heads
@@ -126,6 +130,11 @@ def flops_per_token(config: BertConfig, seq_length: int) -> FlopCounts:
         once=sum(once for _, once in maps),
         num_layers=config.num_layers,
     )
+
+
+def _check(config: BertConfig) -> None:
+    if not isinstance(config, BertConfig):
+        raise TypeError(f"config must be a BertConfig, got {config!r}; that of a preset is PRESETS[name].config.")
 
 
 def _heads(config: BertConfig) -> tuple[int, int]:

@@ -83,6 +83,8 @@ def build_encoder(config: BertConfig, *, name: str = "encoder", dtype: Any = Non
     >>> len(outputs["encoder_outputs"]), tuple(outputs["pooled_output"].shape)
     (3, (2, 4))
     """
+    if not isinstance(config, BertConfig):
+        raise TypeError(f"build_encoder takes a BertConfig, got {config!r}; for a preset's name there is build(name).")
     # Inputs
     inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in INPUT_NAMES}
     mask = inputs["input_mask"]  # [B, S]

@@ -16,10 +16,10 @@ def check_target(path: Path, overwrite: bool) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or overwrite=True.")
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise FileExistsError(f"{path} exists and is no SavedModel, so it is not overwritten; choose another name.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or overwrite=True.")
 
 
 @contextmanager

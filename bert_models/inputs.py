@@ -45,10 +45,7 @@ def checked_inputs(inputs: Any, names: Sequence[str], model: str) -> Any:
 
 
 def check_range(ids: Any, rows: int | None, model: str, name: str, advice: str) -> None:
-    """Refuse ids that are not from 0 to `rows` - 1, where their values are at hand.
-
-    That is NumPy and eager TensorFlow. In a trace and on other backends it would take a copy from a device; there an id
-    beyond the table is the backend's own error, or on an accelerator none at all.
+    """Refuse ids that are not from 0 to `rows` - 1, where their values are at hand, see `_values`.
 
     Raises:
         ValueError: with the range and `advice`.
@@ -57,16 +54,37 @@ def check_range(ids: Any, rows: int | None, model: str, name: str, advice: str) 
     Traceback (most recent call last):
     ValueError: encoder: input_word_ids must be from 0 to 8, got 0 to 9. Use its own tokenizer.
     """
-    if keras.backend.backend() == "tensorflow" and hasattr(ids, "numpy"):
-        ids = ids.numpy()
-    if rows is None or not isinstance(ids, np.ndarray) or not ids.size:
+    values = _values(ids)
+    if rows is None or values is None or not values.size:
         return
-    low, high = ids.min(), ids.max()
+    low, high = values.min(), values.max()
     if low < 0 or high >= rows:
         raise ValueError(f"{model}: {name} must be from 0 to {rows - 1}, got {low} to {high}. {advice}")
 
 
+def _values(ids: Any) -> np.ndarray | None:
+    """The numbers in a tensor that is no trace and lies in the processor's own memory; None for any other.
+
+    On an accelerator it would take a copy to look; there an id beyond the table is the backend's own error, or none.
+    """
+    if isinstance(ids, np.ndarray):
+        return ids
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return ids.numpy() if hasattr(ids, "numpy") else None
+    if backend == "torch":
+        return ids.numpy() if getattr(getattr(ids, "device", None), "type", None) == "cpu" else None
+    if backend == "jax":
+        import jax
+
+        concrete = isinstance(ids, jax.Array) and not isinstance(ids, jax.core.Tracer)
+        return np.asarray(ids) if concrete and all(d.platform == "cpu" for d in ids.devices()) else None
+    return None
+
+
 def _ids(value: Any, name: str, model: str) -> Any:
+    if type(value).__name__ == "RaggedTensor":
+        raise ValueError(f"{model}: {name} is ragged; pad its rows with 0 to equal lengths, as with value.to_tensor().")
     value = value if hasattr(value, "dtype") else _array(value, name, model)
     dtype = getattr(value.dtype, "name", str(value.dtype)).removeprefix("torch.")
     if "int" not in dtype:  # a bool as mask would be one fault hidden; say it
@@ -75,9 +93,20 @@ def _ids(value: Any, name: str, model: str) -> Any:
         )
     if len(value.shape) != 2:
         raise ValueError(f"{model}: {name} must have the shape [batch, tokens], got {tuple(value.shape)}.")
+    if value.shape[1] == 0:
+        raise ValueError(f"{model}: {name} must have at least one token a row, got the shape {tuple(value.shape)}.")
+    if dtype != "int32":
+        _check_fits(value, name, model)
     if isinstance(value, np.ndarray):  # Keras refuses a dict of arrays and tensors both
         return ops.convert_to_tensor(value, "int32")
     return value if dtype == "int32" else ops.cast(value, "int32")
+
+
+def _check_fits(value: Any, name: str, model: str) -> None:
+    """Refuse what would become another number as int32."""
+    values, limits = _values(value), np.iinfo("int32")
+    if values is not None and values.size and not limits.min <= values.min() <= values.max() <= limits.max:
+        raise ValueError(f"{model}: {name} must fit into int32, got {values.min()} to {values.max()}.")
 
 
 def _array(value: Any, name: str, model: str) -> np.ndarray:

@@ -97,10 +97,8 @@ class ExpandCondense:
     def specs(self, hidden_size: int, intermediate_size: int) -> Maps:
         if hidden_size % self.block_size:
             nearest = nearest_divisor(hidden_size, self.block_size)
-            raise ValueError(
-                f"block_size {self.block_size} does not divide hidden_size {hidden_size}; "
-                f"the nearest that does is {nearest}."
-            )
+            useful = f"the nearest that does is {nearest}" if 1 < nearest < hidden_size else "no block size of use does"
+            raise ValueError(f"block_size {self.block_size} does not divide hidden_size {hidden_size}; {useful}.")
         if intermediate_size != self.multiplier * hidden_size:
             raise ValueError(
                 f"intermediate_size {intermediate_size} is not multiplier {self.multiplier} x hidden_size "

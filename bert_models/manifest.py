@@ -109,4 +109,6 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged: it holds no JSON object; export the encoder again.")
     if values.get("format") != FORMAT:
         raise ValueError(f"{file} has format {values.get('format')!r}, but only {FORMAT} is known; update bert_models.")
+    if lacking := {"config", "model", "variables", "mlm"} - set(values):
+        raise ValueError(f"{file} is damaged: it lacks {', '.join(sorted(lacking))}; export the encoder again.")
     return values

@@ -51,7 +51,7 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name; a publisher before it and a version after it are ignored.
+    """The preset of that name; the hub's address and a publisher before it and a version after it are ignored.
 
     Raises:
         ValueError: there is none; the nearest names are given.
@@ -64,7 +64,7 @@ def preset(name: str) -> Preset:
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a preset must be a string, got {type(name).__name__}; see bert_models.PRESETS.")
-    plain = name.removeprefix("tensorflow/").removeprefix("google/")
+    plain = name.removeprefix("https://tfhub.dev/").removeprefix("tensorflow/").removeprefix("google/")
     head, _, version = plain.rpartition("/")
     plain = head if head and version.isdigit() else plain
     if plain in PRESETS:

@@ -1,1 +1,1 @@
-"""The layers that an encoder is made of: embeddings, feed-forward, encoder block."""
+"""The layers that an encoder is made of: embeddings, attention, feed-forward, encoder block."""

@@ -60,7 +60,9 @@ def test_preset_is_an_uncased_bert_with_its_sources(item):
     assert all(re.fullmatch(r"\d{4}\.\d{5}", paper) for paper in item.papers)
 
 
-@pytest.mark.parametrize("name", ["tn_bert", "tn_bert/1", "google/tn_bert/1", "google/tn_bert"])
+@pytest.mark.parametrize(
+    "name", ["tn_bert", "tn_bert/1", "google/tn_bert/1", "google/tn_bert", "https://tfhub.dev/google/tn_bert/1"]
+)
 def test_publisher_and_version_do_not_matter(name):
     assert preset(name) is PRESETS["tn_bert"]
 
@@ -82,9 +84,18 @@ def test_overrides_change_the_config_only():
         ({"name": None}, TypeError, ["string", "NoneType", "PRESETS"]),
         ({"name": "tn_bert", "layers": 2}, ValueError, ["'layers'", "num_layers"]),
         ({"name": "tn_bert", "hidden_size": 300, "num_heads": 3}, ValueError, ["128", "300", "150"]),
+        ({"name": "tn_bert", "hidden_size": 509, "num_heads": 1}, ValueError, ["128", "509", "no block size of use"]),
     ],
 )
 def test_bad_name_is_refused_with_the_nearest(arguments, kind, words):
     with pytest.raises(kind) as caught:
         bert_models.build(**arguments)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_name_in_the_place_of_a_config_is_refused():
+    for function in (bert_models.build_encoder, bert_models.param_counts):
+        with pytest.raises(TypeError, match="BertConfig, got 'tn_bert'"):
+            function("tn_bert")
+    with pytest.raises(TypeError, match="seq_length must be a whole number"):
+        bert_models.flops_per_token(PRESETS["tn_bert"].config, 128.0)
