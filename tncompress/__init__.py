@@ -23,10 +23,12 @@ _WHERE = {
     # from here on with Keras
     "TNDense": "tncompress.layers.dense",
     "TNFeedForward": "tncompress.layers.feed_forward",
+    "TNEmbedding": "tncompress.layers.embedding",
     "find_sites": "tncompress.conversion.sites",
     "calibrate": "tncompress.conversion.calibrate",
     "replace_dense": "tncompress.conversion.replace",
     "densify": "tncompress.conversion.replace",
+    "recover": "tncompress.conversion.recover",
     "load": "tncompress.conversion.saving",
     "report": "tncompress.reporting.report",
 }

@@ -40,10 +40,15 @@ class Course(keras.callbacks.Callback):
         self.evaluated = 0.0  # how much was done at the last evaluation, of 1
         self.begin = started  # of the first step
         self.best: list[np.ndarray] = []
-        self.bar = iter(progress_bar(range(steps), "Recovering", shown=progress))
+        self.bar: Any = progress_bar(range(steps), "Recovering", shown=progress)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._evaluate(0)
+        if not np.isfinite(self.curve["val_loss"][0]):
+            raise ValueError(
+                f"The held-out loss of the student as it was given is {self.curve['val_loss'][0]}; look for inputs or "
+                "weights that are not finite."
+            )
         self.begin = self.clock()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -69,6 +74,7 @@ class Course(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         next(self.bar, None)
+        self.bar.close()
         for variable, value in zip(self.model.trainable_variables, self.best, strict=True):
             variable.assign(value)
         if len(self.curve["step"]) > 1 and self._best() == 0:
@@ -93,8 +99,9 @@ class Course(keras.callbacks.Callback):
         for values, value in zip(self.curve.values(), line, strict=True):
             values.append(value)
         self.losses = []
-        if self._best() == len(self.curve["step"]) - 1:
-            self.best = [ops.convert_to_numpy(variable) for variable in self.model.trainable_variables]
+        if np.isfinite(line[2]) and self._best() == len(self.curve["step"]) - 1:
+            # PyTorch's arrays share the memory that the optimizer goes on writing to.
+            self.best = [np.array(ops.convert_to_numpy(variable)) for variable in self.model.trainable_variables]
         if self.progress or (self.progress is None and sys.stderr.isatty() and line[-1] > QUIET_SECONDS):
             print(f"step {step}: held-out loss {line[2]:.4g} (given: {self.curve['val_loss'][0]:.4g})", file=sys.stderr)
 

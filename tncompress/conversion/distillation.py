@@ -36,8 +36,8 @@ class Target:
     masked: bool
 
 
-# What the tensors of one kind weigh together. <tuned with benchmarks/recover.py>
-WEIGHTS = {"output": 1.0, "layer": 1.0, "objective": 1.0, "similarity": 1.0}
+# What the tensors of one kind weigh together.
+WEIGHTS = {"output": 1.0, "layer": 1.0, "objective": 2.0, "similarity": 1.0}
 CONSTANT = 1e-6  # a variance below this part of the mean square is rounding
 
 

@@ -106,7 +106,8 @@ def fit_embedding(
     table = np.asarray(table)
     frequencies = checked_frequencies(table, frequencies)
     found, order = checked_bands(bands, *table.shape), token_order(frequencies, table)
-    root, inverse = roots(output_moment, table.shape[1])
+    metric = checked_metric(output_moment, table.shape[1])
+    root, inverse = roots(metric)
     dtype = table.dtype if np.issubdtype(table.dtype, np.floating) else np.float32
     tables, projections, energies, first = [], [], np.zeros(4), 0
     for rows, rank in found:
@@ -114,7 +115,7 @@ def fit_embedding(
         codes, projection = table[tokens], None
         if rank is not None:
             codes, projection = _fit_band(table, tokens, frequencies, rank, root, inverse)
-        energies += _energies(table, tokens, codes, projection, frequencies, root)
+        energies += _energies(table, tokens, codes, projection, frequencies, metric)
         tables.append(codes.astype(dtype))
         projections.append(None if projection is None else projection.astype(dtype))
     position = np.empty(len(table), np.int32)
@@ -132,21 +133,24 @@ def weighted_gram(table: np.ndarray, tokens: np.ndarray, weights: np.ndarray) ->
     return gram
 
 
-def roots(moment: np.ndarray | None, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """S^(1/2) and its inverse `[dim, dim]`; what S does not see counts a little, so that it is fitted last.
-
-    Raises:
-        ValueError: if S has another shape, or is not finite.
-    """
-    if moment is None:
-        return np.eye(dim), np.eye(dim)
-    if np.shape(moment) != (dim, dim) or not np.isfinite(moment).all():
-        raise ValueError(f"The output moment needs finite numbers of shape {(dim, dim)}, got {np.shape(moment)}.")
-    values, vectors = np.linalg.eigh(moment)
-    if not values[-1] > 0:
-        return np.eye(dim), np.eye(dim)
+def roots(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """S^(1/2) and its inverse `[dim, dim]`; what S does not see counts a little, so that it is fitted last."""
+    values, vectors = np.linalg.eigh(metric)
     values = np.sqrt(np.maximum(values, TINY * values[-1]))
     return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
+
+
+def checked_metric(moment: np.ndarray | None, dim: int) -> np.ndarray:
+    """The moment of `dim` features; without one, or if it is zero, all count alike.
+
+    Raises:
+        ValueError: if it has another shape, or is not finite.
+    """
+    if moment is None:
+        return np.eye(dim)
+    if np.shape(moment) != (dim, dim) or not np.isfinite(moment).all():
+        raise ValueError(f"The output moment needs finite numbers of shape {(dim, dim)}, got {np.shape(moment)}.")
+    return np.asarray(moment, np.float64) if np.trace(moment) > 0 else np.eye(dim)
 
 
 def checked_frequencies(table: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
@@ -183,17 +187,16 @@ def _energies(
     codes: np.ndarray,
     projection: np.ndarray | None,
     frequencies: np.ndarray,
-    root: np.ndarray,
+    metric: np.ndarray,
 ) -> np.ndarray:
     """Of what is lost and of all: the frequency-weighted energy in the metric, lost and all, and the plain one."""
     total, first = np.zeros(4), 0
     for some, block in _blocks(table, tokens):
         part, first = codes[first : first + len(some)], first + len(some)
         lost = block - (part if projection is None else part @ projection)
-        pairs = [((x @ root) ** 2, x**2) for x in (lost, block)]
-        weighted = [float(frequencies[some] @ seen.sum(axis=1)) for seen, _ in pairs]
-        total += [*weighted, *(float(plain.sum()) for _, plain in pairs)]
-    return total
+        seen = [frequencies[some] @ np.einsum("ij,ij->i", x @ metric, x) for x in (lost, block)]
+        total += [*seen, np.sum(lost**2), np.sum(block**2)]
+    return np.maximum(total, 0.0)
 
 
 def _blocks(table: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

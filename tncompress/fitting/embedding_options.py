@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from tncompress.fitting.embedding import Band, checked_frequencies, num_params, roots, weighted_gram
+from tncompress.fitting.embedding import Band, checked_frequencies, checked_metric, num_params, roots, weighted_gram
 from tncompress.fitting.frequencies import token_order
 
 ALIGNED, MOST_RANKS = 32, 16  # ranks are multiples of this, and there are at most so many
@@ -53,7 +53,7 @@ def embedding_options(
     num_tokens, dim = table.shape
     some_ranks = sorted({int(r) for r in (ranks or default_ranks(dim)) if 0 < r < dim}, reverse=True)
     ends = [0, *sorted({int(c) for c in (cuts or default_cuts(num_tokens)) if 0 < c < num_tokens}), num_tokens]
-    order, (root, _) = token_order(frequencies, table), roots(output_moment, dim)
+    order, (root, _) = token_order(frequencies, table), roots(checked_metric(output_moment, dim))
     stretches = [root @ weighted_gram(table, order[a:b], frequencies) @ root for a, b in pairwise(ends)]
     losses: dict[tuple[int, int], dict[int | None, float]] = {}
     options = []

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# Calibrated on Wikipedia, a tenth of the tokens of STS-B were new, six times what Good and Turing say. Of 0 to 0.4 this
-# share chose the bands that lost least, on both (benchmarks/embedding.py --text).
+# Where Wikipedia was counted a tenth of the tokens of STS-B were new, six times what Good and Turing say. Of shares
+# from 0 to 0.4 this one chose the bands that lost least there, also by counts of STS-B (benchmarks/embedding.py).
 OTHER_TEXTS = 0.2
 
 

@@ -127,13 +127,15 @@ class TNEmbedding(keras.layers.Layer):
             dtype: to compute in; None: the layer's compute dtype.
         """
         dtype = dtype or self.compute_dtype
-        inputs, parts = ops.cast(inputs, dtype), []
+        lead = ops.shape(inputs)[:-1]
+        states = ops.transpose(ops.reshape(ops.cast(inputs, dtype), (-1, self.output_dim)))  # [output_dim, n]
+        parts = []
         for table, projection in zip(self.tables, self.projections, strict=True):
-            codes = inputs
-            if projection is not None:
-                codes = ops.matmul(inputs, ops.transpose(ops.cast(projection, dtype)))  # [..., rank]
-            parts.append(ops.matmul(codes, ops.transpose(ops.cast(table, dtype))))  # [..., rows]
-        return ops.take(ops.concatenate(parts, axis=-1), self.position, axis=-1)
+            codes = states if projection is None else ops.matmul(ops.cast(projection, dtype), states)  # [rank, n]
+            parts.append(ops.matmul(ops.cast(table, dtype), codes))  # [rows, n]
+        # Tokens stay in front, as rows are put in order faster than columns.
+        found = ops.take(ops.concatenate(parts, axis=0), self.position, axis=0)  # [input_dim, n]
+        return ops.reshape(ops.transpose(found), (*lead, self.input_dim))
 
     @property
     def embeddings(self):

@@ -1,0 +1,346 @@
+"""`recover`: against closed-form optima and numpy, on all backends."""
+
+import os
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from models import largest_difference, made, outputs_of, token_batch, vectors
+
+from tncompress import load, replace_dense, report
+from tncompress.conversion.course import Course
+from tncompress.conversion.distillation import Distillation
+from tncompress.conversion.recover import recover
+
+ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backends run below it")
+
+
+def weights_of(*models):
+    return [np.array(ops.convert_to_numpy(variable)) for model in models for variable in model.variables]
+
+
+def pair(name="sequential", keep=0.5, **kwargs):
+    """A teacher, its compressed student, and batches of inputs."""
+    teacher, _ = made(name)
+    if name == "encoder":
+        batches = [token_batch(seed=seed) for seed in range(6)]
+    else:
+        batches = [vectors(seed, rows=16) for seed in range(10)]
+    return replace_dense(teacher, keep, **kwargs), teacher, batches
+
+
+def mlp(rank=None, name="model"):
+    """8 -> 5, linear; through a bond of `rank` if there is one."""
+    bond = [] if rank is None else [layers.Dense(rank, use_bias=False, name="bond")]
+    return keras.Sequential([keras.Input((8,)), *bond, layers.Dense(5, name="out")], name=name)
+
+
+# -- what is reached -------------------------------------------------------------
+
+
+def test_a_linear_student_comes_near_the_optimum():
+    keras.utils.set_random_seed(0)
+    teacher, student = mlp(), mlp(rank=3)
+    x = np.random.default_rng(0).normal(1, 1, (3000, 8)).astype("float32")
+    unseen = x[2000:]
+    wanted = outputs_of(teacher, unseen)[0].astype("float64")
+    # The best outputs of rank 3 with a bias (Eckart-Young, 1936): no student can be nearer.
+    tail = np.linalg.svd(wanted - wanted.mean(0), compute_uv=False)[3:]
+    optimum = np.sum(tail**2) / wanted.size
+    recovered = recover(student, teacher, x[:2000], validation=unseen, learning_rate=0.05, epochs=8)
+    reached = np.mean((outputs_of(recovered, unseen)[0] - wanted) ** 2)
+    assert optimum * (1 - 1e-5) <= reached <= 1.05 * optimum
+    variance = np.mean([wanted[start : start + 32].var(0).mean() for start in range(0, 4 * 32, 32)])
+    assert min(recovered.history.history["val_loss"]) == pytest.approx(reached / variance, rel=1e-3)
+
+
+def test_compressed_models_are_won_back_and_reload_exactly(tmp_path):
+    student, teacher, batches = pair("encoder")
+    recovered = recover(student, teacher, batches, objective=sentence, learning_rate=3e-3, epochs=8)
+    losses = recovered.history.history["val_loss"]
+    assert min(losses) < 0.5 * losses[0]
+    assert report(recovered).recipe == report(student).recipe
+    assert type(recovered) is type(student)
+    recovered.save(tmp_path / "recovered.keras")
+    assert (
+        largest_difference(
+            outputs_of(load(tmp_path / "recovered.keras"), batches[0]), outputs_of(recovered, batches[0])
+        )
+        == 0
+    )
+
+
+def test_arguments_stay_as_they_are():
+    student, teacher, batches = pair("frozen")
+    teacher.compile("sgd", "mse")
+    student.compile("sgd", "mse")
+    before = weights_of(student, teacher)
+    flags = [v.trainable for v in (*student.variables, *teacher.variables)]
+    recovered = recover(student, teacher, batches, learning_rate=1e-2, epochs=2)
+    np.testing.assert_equal(weights_of(student, teacher), before)
+    assert [v.trainable for v in (*student.variables, *teacher.variables)] == flags
+    assert [v.trainable for v in recovered.variables] == flags[: len(recovered.variables)]
+    assert recovered.compiled
+    recovered.fit(batches[0], np.zeros((16, 16), "float32"), verbose=0)
+    np.testing.assert_equal(weights_of(student, teacher), before)
+    teacher.fit(batches[0], np.zeros((16, 16), "float32"), verbose=0)
+    kept = [
+        not np.array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+        for a, b in zip(student.variables, recovered.variables, strict=True)
+    ]
+    assert kept == [variable.trainable for variable in student.variables]  # what is frozen is not trained
+
+
+@pytest.mark.parametrize(
+    ("filters", "trained"),
+    [
+        ({}, {"first/core_0", "first/core_1", "first/bias", "second/core_0", "second/core_1", "second/bias"}),
+        ({"include": "first", "exclude": None}, {"first/core_0", "first/core_1", "first/bias"}),
+        ({"include": ["core_0", "core_1"], "exclude": "second"}, {"first/core_0", "first/core_1"}),
+        ({"exclude": ["^embedding/", "first", "^second/core"]}, {"second/bias"}),
+    ],
+    ids=str,
+)
+def test_filters_choose_variables(filters, trained):
+    student, teacher, x = (
+        pair("masked")[0],
+        made("masked")[0],
+        [token_batch(seed=s)["input_word_ids"] for s in range(4)],
+    )
+    recovered = recover(student, teacher, x, validation=x, learning_rate=1e-3, epochs=2, **filters)
+    changed = set()
+    for name in ("embedding", "first", "second"):
+        for old, new in zip(student.get_layer(name).variables, recovered.get_layer(name).variables, strict=True):
+            if not np.array_equal(ops.convert_to_numpy(old), ops.convert_to_numpy(new)):
+                changed.add(f"{name}/{new.name}")
+    assert changed == trained
+
+
+# -- the loss --------------------------------------------------------------------
+
+
+def loss_of(student, teacher, batch, seen=None):
+    """The loss on one batch, with the variances of `seen`, without training."""
+    distillation = Distillation(student, teacher, None)
+    distillation.prepare([(b, b["input_mask"].astype(bool)) for b in seen or [batch]])
+    return float(distillation.compute_loss(batch, batch["input_mask"], distillation(batch)))
+
+
+def test_the_loss_is_the_relative_error_where_the_mask_is_one():
+    student, teacher, batch = made("encoder", seed=2)[0], made("encoder")[0], token_batch()
+    mask = batch["input_mask"].astype(bool)
+    relative = []
+    for found, wanted in zip(outputs_of(student, batch), outputs_of(teacher, batch), strict=True):
+        rows = (found[mask], wanted[mask]) if found.ndim == 3 else (found, wanted)
+        relative.append(np.mean((rows[0] - rows[1]) ** 2) / rows[1].var(axis=0).mean())
+    assert len(relative) == 4
+    assert loss_of(student, teacher, batch) == pytest.approx(np.mean(relative), rel=1e-4)
+
+
+def test_padding_does_not_matter():
+    student, teacher, batch = made("encoder", seed=2)[0], made("encoder")[0], token_batch()
+    noise = np.random.default_rng(0).integers(1, 30, batch["input_mask"].shape)
+    other = {**batch, "input_word_ids": np.where(batch["input_mask"] == 1, batch["input_word_ids"], noise)}
+    other = {key: np.pad(value, ((0, 0), (0, 3))).astype("int32") for key, value in other.items()}
+    assert loss_of(student, teacher, other, seen=[batch]) == pytest.approx(loss_of(student, teacher, batch), rel=1e-4)
+    assert loss_of(student, teacher, batch, seen=[other]) == pytest.approx(loss_of(student, teacher, batch), rel=1e-4)
+
+
+def sentence(outputs, inputs):
+    weights = ops.expand_dims(ops.cast(inputs["input_mask"], "float32"), -1)
+    return ops.sum(outputs["sequence_output"] * weights, axis=1) / ops.sum(weights, axis=1)
+
+
+def test_an_objective_of_vectors_counts_by_direction_and_similarity():
+    student, teacher, batches = pair("encoder")
+    distillation = Distillation(student, teacher, sentence)
+    found = distillation.tensors(student, batches[0])
+    sequence, weights = ops.convert_to_numpy(found["output/sequence_output"]), batches[0]["input_mask"][..., None]
+    mean = (sequence * weights).sum(1) / weights.sum(1)
+    unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(found["objective"]), unit, atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(found["similarity of objective"]), unit @ unit.T, atol=1e-5)
+
+
+def test_hidden_layers_are_matched():
+    student, teacher, batches = pair()
+    distillation = Distillation(student, teacher, None, ["first"])
+    hidden = keras.Model(teacher.inputs, teacher.get_layer("first").output)
+    found = ops.convert_to_numpy(distillation.tensors(teacher, batches[0])["layer first"])
+    np.testing.assert_allclose(found, outputs_of(hidden, batches[0])[0], atol=1e-6)
+    assert "call" not in vars(teacher.get_layer("first"))
+    # What leads to the hidden layer only is trained towards it; the output alone could not tell it apart.
+    arguments = {"validation": batches, "learning_rate": 3e-3, "epochs": 3, "include": "first", "exclude": None}
+    plain, hidden = (recover(student, teacher, batches, layers=paths, **arguments) for paths in ((), ["first"]))
+    errors = []
+    for model in (student, plain, hidden):
+        seen = Distillation(model, teacher, None, ["first"]).tensors(model, batches[0])
+        errors.append(np.mean((ops.convert_to_numpy(seen["layer first"]) - found) ** 2))
+    assert errors[2] < min(errors[:2])
+
+
+# -- never worse, and when to stop -----------------------------------------------
+
+
+def test_an_absurd_learning_rate_gives_the_student_back():
+    student, teacher, batches = pair()
+    with pytest.warns(UserWarning, match="did not lower the held-out loss of .* lower learning_rate than 1000"):
+        recovered = recover(student, teacher, batches, learning_rate=1e3)
+    assert largest_difference(outputs_of(recovered, batches[0]), outputs_of(student, batches[0])) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_weights():
+    student, teacher, batches = pair()
+    bad = [*batches, *[np.full_like(batches[0], np.nan)] * 10]
+    with pytest.warns(UserWarning, match=r"The loss is nan at step \d+, so training stopped"):
+        recovered = recover(student, teacher, bad, validation=batches[:2], epochs=9, learning_rate=1e-2)
+    curve = recovered.history.history
+    assert curve["step"][-1] < 9 * 20
+    assert np.isfinite(outputs_of(recovered, batches[0])[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"), [([5, 4, 1, 2, 3, 2], 2), ([5, 4, 3, 2, 1, 0], 5), ([1, 2, np.nan, 3], 0), ([2, 1, 3, 4, 5], 1)]
+)
+def test_the_best_weights_are_kept_and_three_worse_ones_end_it(losses, best):
+    seen = []
+
+    def scripted(distillation, *args, **kwargs):
+        seen.append(weights_of(distillation.student))
+        return {"loss": losses[len(seen) - 1]}
+
+    batches = [vectors(seed)[:, :8] for seed in range(10)]
+    with mock.patch.object(Distillation, "evaluate", scripted), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Training did not lower")
+        recovered = recover(mlp(rank=3), mlp(), batches, epochs=4)
+    assert len(seen) == len(losses)
+    np.testing.assert_equal(weights_of(recovered), seen[best])
+    assert not np.array_equal(seen[0][0], seen[-1][0])
+
+
+def test_minutes_end_it():
+    student, teacher = mlp(rank=3), mlp()
+    ticks = count()
+    batches = [vectors(seed)[:, :8] for seed in range(10)]
+    recovered = recover(student, teacher, batches, epochs=1000, minutes=1, clock=lambda: next(ticks) / 4)
+    curve = recovered.history.history
+    assert 20 < curve["step"][-1] < 240  # every step looks at the clock at least once
+    assert len(curve["step"]) == 6
+    assert 55 < curve["seconds"][-1] <= 61  # a look at the clock takes a quarter of a second here
+
+
+def test_the_learning_rate_warms_up_and_goes_down():
+    rates = []
+
+    class Recorded(Course):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    with mock.patch("tncompress.conversion.recover.Course", Recorded):
+        recover(mlp(rank=3), mlp(), [vectors(seed)[:, :8] for seed in range(5)], learning_rate=0.1, epochs=10)
+    expected = [0.1 * min(1, (step + 1) / 4) * (1 - step / 40) for step in range(40)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_curve():
+    keras.utils.set_random_seed(0)
+    student, teacher, batches = mlp(rank=3), mlp(), [vectors(seed)[:, :8] for seed in range(10)]
+    curves = [recover(student, teacher, batches, seed=seed).history.history["val_loss"] for seed in (3, 3, 4)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    student, teacher, batches = mlp(rank=3), mlp(), [vectors(seed)[:, :8] for seed in range(4)]
+    recover(student, teacher, batches)
+    assert capsys.readouterr().err == ""
+    recover(student, teacher, batches, progress=True)
+    assert "step 3: held-out loss" in capsys.readouterr().err
+
+
+# -- data and errors -------------------------------------------------------------
+
+
+@ON_TENSORFLOW
+def test_data_may_be_a_dataset_or_one_array():
+    import tensorflow as tf
+
+    student, teacher, x = mlp(rank=3), mlp(), vectors(rows=320)[:, :8]
+    as_array, as_dataset = (
+        recover(student, teacher, data, learning_rate=1e-2, epochs=2).history.history["val_loss"]
+        for data in (x, tf.data.Dataset.from_tensor_slices((x, x)).batch(32))
+    )
+    assert as_array == as_dataset
+
+
+def test_batches_may_differ_in_length_however_they_are_ordered():
+    student, teacher, _ = pair("masked")
+    batches = [token_batch(seed=length)["input_word_ids"][:, :length] for length in (5, 5, 5, 5, 7, 6)]
+    assert recover(student, teacher, batches, epochs=3, learning_rate=1e-3).history.history["step"][-1] == 15
+
+
+def other(**changes):
+    width, names = changes.get("width", 16), changes.get("names", ("a",))
+    entry = keras.Input((16,))
+    return keras.Model(entry, {name: layers.Dense(width)(entry) for name in names}, name="other")
+
+
+def nan_later():
+    """Gives what is no number where the inputs are large."""
+    entry = keras.Input((16,))
+    return keras.Model(entry, {"a": layers.Dense(16)(ops.sqrt(5 - entry))}, name="other")
+
+
+DATA = [vectors(seed) for seed in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "data", "arguments", "words"),
+    [
+        (other(), other(), [], {}, "are empty: give at least one batch"),
+        (other(), other(), DATA[:1], {}, "one batch, too few to hold any out"),
+        (other(), other(), DATA, {"validation": 1.5}, "above 0 and below 1, got 1.5"),
+        (other(), other(), DATA, {"learning_rate": 0}, "learning_rate is a number above 0, got 0"),
+        (other(), other(), DATA, {"minutes": -1}, "minutes is a number above 0, got -1"),
+        (other(), other(width=8), DATA, {}, r"gives output/a of shape \(12, 16\), the teacher of shape \(12, 8\)"),
+        (other(), other(names="ab"), DATA, {}, "only one of them has output/b"),
+        (mlp(), other(), DATA, {}, "The student 'model' .* fails on a batch"),
+        (other(), other(), DATA, {"objective": lambda outputs, x: "a"}, "objective gives no floating-point tensor"),
+        (other(), other(), DATA, {"layers": ["nowhere"]}, "nowhere"),
+        (other(), other(), DATA, {"include": "nowhere"}, "include='nowhere' matches no variable; the model has "),
+        (other(), other(), DATA, {"include": "("}, r"include='\(' is not a regular expression"),
+        (other(), other(), DATA, {"exclude": "dense"}, "No variable is left to train"),
+        (other(), other(), [x * np.nan for x in DATA], {}, "gives NaN or infinity in output/a"),
+        (nan_later(), other(), DATA, {"validation": [DATA[0], DATA[1] + 9]}, "as it was given is nan; look for inputs"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_argument_is_answered_in_one_sentence(student, teacher, data, arguments, words):
+    with pytest.raises(ValueError, match=words) as error:
+        recover(student, teacher, data, **arguments)
+    assert "\n" not in str(error.value)
+
+
+@ON_TENSORFLOW
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_pass_this_file(backend):
+    if find_spec(backend) is None:
+        pytest.skip(f"pip install {backend}")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
