@@ -1,6 +1,7 @@
 """A SavedModel folder: one that `bert_models.export` wrote, or one of TensorFlow Model Garden's on TF Hub."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -10,11 +11,16 @@ from bert_models.checkpoints.names import TF1, Weight, weights
 from bert_models.checkpoints.source import Source
 from bert_models.checkpoints.tf_checkpoint import TFCheckpoint, has_checkpoint
 from bert_models.config import BertConfig
-from bert_models.encoder import build_encoder
+from bert_models.encoder import Encoder, build_encoder
 from bert_models.manifest import MANIFEST, read_manifest, weight_names
+from tncompress.conversion.surgery import first_line
 
 GRAPH_FILE, VARIABLES = "saved_model.pb", "variables/variables"
 LABEL = "{path}/{number}/.ATTRIBUTES/VARIABLE_VALUE"
+# The kinds of a manifest's values
+KINDS = {"config": dict, "model": dict, "variables": list, "mlm": list | None}
+# Fields of a config that give shapes in every encoder
+SIZES = ("vocab_size", "hidden_size", "max_positions", "type_vocab_size")
 
 
 def open_saved_model(folder: Path, config: BertConfig | None) -> Source:
@@ -34,9 +40,9 @@ def open_saved_model(folder: Path, config: BertConfig | None) -> Source:
 
 def _exported(checkpoint: TFCheckpoint, folder: Path, config: BertConfig | None) -> Source:
     manifest = read_manifest(folder)
-    # A compressed encoder is more than its config says, hence the whole structure is in the file.
-    encoder = build_encoder(config) if config else keras.saving.deserialize_keras_object(manifest["model"])
-    paths = {"variables": manifest["variables"], "mlm/head": manifest["mlm"] or []}
+    _check_manifest(manifest, folder / MANIFEST)
+    encoder = _given(config, manifest, folder) if config else _described(manifest, folder / MANIFEST)
+    paths = {"variables": manifest["variables"], "mlm/head": manifest.get("mlm") or []}
     return Source(
         where=str(folder),
         described_by="the given config" if config else MANIFEST.name,
@@ -54,3 +60,37 @@ def _exported(checkpoint: TFCheckpoint, folder: Path, config: BertConfig | None)
         build=lambda: encoder,
         folder=folder,
     )
+
+
+def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
+    for name, kind in KINDS.items():
+        if not isinstance(found := manifest.get(name), kind):
+            wanted = getattr(kind, "__name__", "list or null")
+            raise ValueError(
+                f"{file} is damaged: {name!r} must be a {wanted}, got {type(found).__name__}; export the encoder again."
+            )
+
+
+def _described(manifest: dict[str, Any], file: Path) -> keras.Model:
+    # A compressed encoder is more than its config says, hence the whole structure is in the file.
+    try:
+        encoder = keras.saving.deserialize_keras_object(manifest["model"])
+    except Exception as error:  # many kinds, by what is broken
+        raise ValueError(
+            f"{file} is damaged: no encoder can be built of its 'model' ({first_line(error)}); "
+            "export the encoder again."
+        ) from None
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"{file} is damaged: its 'model' is no encoder; export the encoder again.")
+    return encoder
+
+
+def _given(config: BertConfig, manifest: dict[str, Any], folder: Path) -> keras.Model:
+    """An encoder of the given config, if the sizes of the exported one are the same."""
+    exported = manifest["config"]
+    pairs = {name: (exported.get(name), getattr(config, name)) for name in SIZES}
+    if other := [f"{name}={found}, not {given}" for name, (found, given) in pairs.items() if found != given]:
+        raise ValueError(
+            f"{str(folder)!r} holds an encoder with {' and '.join(other)} as in the given config; leave config= out."
+        )
+    return build_encoder(config)

@@ -13,8 +13,10 @@ from bert_models.checkpoints.config_json import hugging_face_values
 from bert_models.checkpoints.huggingface import CONFIG_FILE, WEIGHTS_FILE
 from bert_models.checkpoints.names import HUGGING_FACE, Weight, check_plain, weights
 from bert_models.checkpoints.source import named_weights
+from bert_models.encoder import Encoder
 from bert_models.heads import MaskedLM
 from bert_models.text.tokenize import Tokenizer
+from bert_models.text.vocabulary import rules_of
 
 TOKENIZER_FILE, TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 OWNER = "Hugging Face's BERT"
@@ -35,6 +37,7 @@ def export_huggingface(
         overwrite: replace files of these names, if the folder has them.
 
     Raises:
+        TypeError: the model is neither, or the tokenizer is none of `load_tokenizer`.
         ValueError: Hugging Face's BERT has no such structure, or the tokenizer knows more tokens than the encoder.
         FileExistsError: the folder has such files.
 
@@ -42,6 +45,7 @@ def export_huggingface(
         bert_models.export_huggingface(encoder, "my_bert", tokenizer=tokenizer)
         transformers.BertModel.from_pretrained("my_bert")
     """
+    _check_types(model, tokenizer)
     mlm = isinstance(model, MaskedLM)
     encoder = model.encoder if mlm else model
     check_plain(encoder.config, OWNER)
@@ -65,6 +69,16 @@ def export_huggingface(
     _write(Path(folder), files, overwrite)
 
 
+def _check_types(model, tokenizer) -> None:
+    if not isinstance(model, Encoder | MaskedLM):
+        raise TypeError(
+            "export_huggingface takes an encoder of build_encoder, build or load, or a MaskedLM, "
+            f"got {type(model).__name__}."
+        )
+    if not isinstance(tokenizer, Tokenizer | None):
+        raise TypeError(f"tokenizer must be one of bert_models.load_tokenizer(folder), got {type(tokenizer).__name__}.")
+
+
 def _tensors(model: keras.Model, wanted: list[Weight], prefix: str = "") -> dict[str, np.ndarray]:
     variables = named_weights(model)
     if lacking := [weight.path for weight in wanted if weight.path not in variables]:
@@ -80,8 +94,11 @@ def _tensors(model: keras.Model, wanted: list[Weight], prefix: str = "") -> dict
 
 def _tokenizer_values(tokenizer: Tokenizer) -> dict:
     names = ("pad", "unk", "cls", "sep", "mask")
+    # `transformers` spells by these rules, not by tokenizer.json, where the class is BERT's.
+    rules = rules_of(tokenizer.backend)
     return {
-        "tokenizer_class": "BertTokenizerFast",
+        "tokenizer_class": "BertTokenizerFast" if rules else "PreTrainedTokenizerFast",
+        **rules,
         "model_max_length": tokenizer.max_length,
         **{f"{name}_token": f"[{name.upper()}]" for name in names},
     }

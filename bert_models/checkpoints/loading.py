@@ -18,6 +18,7 @@ from bert_models.checkpoints.tf_checkpoint import (
 from bert_models.config import BertConfig
 from bert_models.encoder import Encoder
 from bert_models.heads import MaskedLM
+from tncompress.conversion.saving import load as load_keras
 
 
 def load(
@@ -34,6 +35,7 @@ def load(
     | folder with `config.json` and `model.safetensors` | Hugging Face, with or without the prefix `bert.` |
     | prefix, or folder with one, and `bert_config.json` | the first BERT, TensorFlow 1 |
     | prefix, or folder with one | TF2 objects of TensorFlow Model Garden; give `config` |
+    | file `.keras` | an encoder saved with `encoder.save`, compressed or not |
     | folder with `saved_model.pb` | written by `bert_models.export`, or a TF Hub one of Model Garden; give `config` |
 
     Names, shapes and dtypes are compared before a model is built. What is in files but not in an encoder is left out
@@ -48,7 +50,7 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such folder or checkpoint, or one of its files is missing.
-        NotADirectoryError: the path is a file.
+        NotADirectoryError: the path is a file, and no `.keras`.
         ValueError: a file is damaged, or it does not hold the encoder that is described.
 
     Example:
@@ -57,6 +59,8 @@ def load(
         encoder(tokenizer(["A sentence."]))["pooled_output"]  # [1, 384]
         encoder = bert_models.load("tn_bert_training/ckpt-100", config="tn_bert")
     """
+    if is_keras_file(path):
+        return _from_keras_file(path, Encoder, config)
     source, arrays = _open_and_read(path, config, False, allow_unused, allow_missing)
     encoder = source.build()
     fill(encoder, arrays)
@@ -78,9 +82,32 @@ def load_mlm(
         mlm = bert_models.load_mlm("bert-base-uncased")
         mlm({**batch, "masked_lm_positions": [[3]]})["mlm_logits"]  # [1, 1, 30522]
     """
+    if is_keras_file(path):
+        return _from_keras_file(path, MaskedLM, config)
     source, arrays = _open_and_read(path, config, True, allow_unused, allow_missing)
     model = MaskedLM(source.build())
     fill(model, arrays)
+    return model
+
+
+def is_keras_file(path: str | Path) -> bool:
+    """Whether a path is that of a `.keras` file, be it there or not.
+
+    >>> is_keras_file("encoder.keras"), is_keras_file("uncased/bert_model.ckpt")
+    (True, False)
+    """
+    return Path(path).suffix == ".keras" and not Path(path).is_dir()
+
+
+def _from_keras_file(path: str | Path, kind: type, config):
+    if config is not None:
+        raise ValueError(f"{str(path)!r} is a .keras file, which has its own config: leave config= out.")
+    model = load_keras(path)
+    if not isinstance(model, kind):
+        raise ValueError(
+            f"{str(path)!r} holds a model of class {type(model).__name__}, wanted was "
+            f"{'an Encoder' if kind is Encoder else 'a MaskedLM'}: load it with tncompress.load."
+        )
     return model
 
 
@@ -115,7 +142,7 @@ def _nothing_there(path: Path) -> OSError:
         if prefix := prefix_of(path):
             return NotADirectoryError(f"{str(path)!r} is one file of a checkpoint: give its prefix, {prefix!r}.")
         return NotADirectoryError(
-            f"{str(path)!r} is a file: give the folder of a checkpoint, or the prefix of a TensorFlow one."
+            f"{str(path)!r} is a file: give a folder, the prefix of a TensorFlow checkpoint, or a .keras file."
         )
     if path.parent.is_dir() and (names := prefixes_in(path.parent)):
         return FileNotFoundError(

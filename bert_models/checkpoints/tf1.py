@@ -17,6 +17,10 @@ NOT_READ = re.compile(
     r"|(.+/)?(global_step|beta[12]_power|loss_scale|good_steps)"
     r"|cls/seq_relationship/.+"
 )
+# The masked-LM head as Model Garden's programs name it -> as the first BERT does
+HEAD_ALIASES = {
+    f"bert/{row.name}/bias" if row.path == "output_bias" else f"bert/{row.name}": row.name for row in TF1.head
+}
 
 
 def open_checkpoint(checkpoint: TFCheckpoint, config: BertConfig | None) -> Source:
@@ -42,7 +46,7 @@ def open_checkpoint(checkpoint: TFCheckpoint, config: BertConfig | None) -> Sour
         config=config,
         encoder=encoder,
         head=head,
-        tied=TF1.tied,
+        tied={**TF1.tied, **HEAD_ALIASES},
         tensors=tensors,
         read=checkpoint.read,
         build=lambda: build_encoder(config),

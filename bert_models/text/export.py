@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from bert_models.folders import check_target, new_folder
-from bert_models.text.preprocessor import Preprocessor
+from bert_models.text.preprocessor import SEQ_LENGTH_KEY, Preprocessor
 from bert_models.text.text_ops import TextOps
 from bert_models.text.tokenize import Tokenizer
 from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME
@@ -32,7 +32,8 @@ def export_preprocessor(
       pieces], seq_length an int or an int32 tensor, the preprocessor's own if not given;
     * `q.vocab_file`, the asset `vocab.txt`, and a signature `serving_default`.
 
-    The folder may be moved; it holds the vocabulary, as a file too, so that it also serves as `Preprocessor(folder)`.
+    The folder may be moved; it holds the vocabulary, as a file too, its rules and the seq_length, so that it also
+    serves as `Preprocessor(folder)`.
 
     Args:
         preprocessor: a `Preprocessor`, or the vocabulary of one with the usual settings.
@@ -52,10 +53,11 @@ def export_preprocessor(
     if not isinstance(preprocessor, Preprocessor):
         preprocessor = Preprocessor(preprocessor)
     vocabulary = preprocessor.vocabulary
+    settings = {**vocabulary.settings, SEQ_LENGTH_KEY: preprocessor.seq_length}
     with new_folder(path) as folder:
         vocab_file, settings_file = folder.parent / FILE_NAME, folder.parent / SETTINGS_NAME
         vocab_file.write_text("".join(f"{token}\n" for token in vocabulary.tokens), "utf-8")
-        settings_file.write_text(json.dumps(vocabulary.settings, indent=1), "utf-8")
+        settings_file.write_text(json.dumps(settings, indent=1), "utf-8")
         exported = _Exported(TextOps(vocabulary), preprocessor.seq_length)
         exported.vocab_file = tf.saved_model.Asset(str(vocab_file))
         exported.settings_file = tf.saved_model.Asset(str(settings_file))

@@ -7,11 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bert_models.text.tokenize import Tokenizer, check_pairs, check_sentences, load_tokenizer
+from bert_models.inputs import INPUT_NAMES
+from bert_models.text.tokenize import Tokenizer, check_pairs, check_sentences, load_tokenizer, read_settings
 from bert_models.text.vocabulary import SETTINGS_NAME, Vocabulary, from_backend, read_tokens
 
-OUTPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 DEFAULT_SEQ_LENGTH = 128
+SEQ_LENGTH_KEY = "seq_length"  # beside the rules of an exported preprocessor
 _SPECIAL_TOKENS = 2  # [CLS] and [SEP] of a single text
 
 
@@ -26,7 +27,8 @@ class Preprocessor(keras.layers.Layer):
     Args:
         vocab: a `vocab.txt`, the folder of a checkpoint or of an exported preprocessor, a list of tokens, or a
             tokenizer of `load_tokenizer`.
-        seq_length: tokens in a row, special tokens included; longer texts are cut, shorter ones padded.
+        seq_length: tokens in a row, special tokens included; longer texts are cut, shorter ones padded. If None, what
+            the folder of an exported preprocessor says, else 128.
         lower_case: turn capitals into small letters; if None, what the folder says, else True.
         strip_accents: remove accents; if None, what the folder says, else what `lower_case` is.
         split_chinese: every Chinese character is a word; if None, what the folder says, else True.
@@ -50,7 +52,7 @@ class Preprocessor(keras.layers.Layer):
         self,
         vocab: str | Path | Sequence[str] | Tokenizer,
         *,
-        seq_length: int = DEFAULT_SEQ_LENGTH,
+        seq_length: int | None = None,
         lower_case: bool | None = None,
         strip_accents: bool | None = None,
         split_chinese: bool | None = None,
@@ -61,7 +63,9 @@ class Preprocessor(keras.layers.Layer):
 
         rules = {"lower_case": lower_case, "strip_accents": strip_accents, "split_chinese": split_chinese}
         vocabulary = read_vocabulary(vocab, {name: value for name, value in rules.items() if value is not None})
-        self.seq_length = text_ops.checked_seq_length(seq_length, _SPECIAL_TOKENS)
+        self.seq_length = text_ops.checked_seq_length(
+            _stored_seq_length(vocab) if seq_length is None else seq_length, _SPECIAL_TOKENS
+        )
         self.vocab = list(vocabulary.tokens)
         self.lower_case = vocabulary.lower_case
         self.strip_accents = vocabulary.strips_accents
@@ -82,21 +86,22 @@ class Preprocessor(keras.layers.Layer):
         """Tokens and rules as one value."""
         return self._ops.vocabulary
 
+    def __call__(self, sentences, pairs=None, **kwargs):
+        # Checked here, for Keras wraps what an error in `call` says into a story of many lines.
+        if isinstance(sentences, keras.KerasTensor):
+            _check_symbolic(sentences, pairs)
+        else:
+            sentences, *rest = _texts(sentences, pairs)
+            pairs = rest[0] if rest else None
+        return super().__call__(sentences, pairs=pairs, **kwargs)
+
     def call(self, sentences, pairs=None):
         segments = [self.tokenize(texts) for texts in _texts(sentences, pairs)]
         return self._ops.pack(segments, self.seq_length)
 
     def compute_output_spec(self, sentences, pairs=None):
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                f"strings inside a model need Keras's tensorflow backend, but it runs on {keras.backend.backend()}; "
-                "prepare them before, with dataset.map(preprocessor) or preprocessor(strings)."
-            )
-        for texts in (sentences, pairs):
-            if texts is not None:
-                _check_strings(texts.dtype, len(texts.shape))
         shape = (*sentences.shape, self.seq_length)  # [B, seq_length]
-        return {name: keras.KerasTensor(shape, dtype="int32") for name in OUTPUT_NAMES}
+        return {name: keras.KerasTensor(shape, dtype="int32") for name in INPUT_NAMES}
 
     def tokenize(self, sentences):
         """Strings [B] -> ragged int32 [B, words, pieces], without special tokens."""
@@ -142,6 +147,27 @@ def read_vocabulary(source: str | Path | Sequence[str] | Tokenizer, rules: Mappi
     return replace(from_backend(load_tokenizer(path).backend), **rules)
 
 
+def _stored_seq_length(source) -> int:
+    """What `export_preprocessor` wrote into the folder, if it is one of its folders."""
+    path = Path(source) if isinstance(source, str | Path) else None
+    settings = read_settings(path / "assets" / SETTINGS_NAME) if path else {}
+    return settings.get(SEQ_LENGTH_KEY, DEFAULT_SEQ_LENGTH)
+
+
+def _check_symbolic(sentences: keras.KerasTensor, pairs) -> None:
+    """Refuse what cannot become part of a model."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"strings inside a model need Keras's tensorflow backend, but it runs on {keras.backend.backend()}; "
+            "prepare them before, with dataset.map(preprocessor) or preprocessor(strings)."
+        )
+    if not isinstance(pairs, keras.KerasTensor | None):
+        raise TypeError(f"pairs must be a keras.Input as the sentences are, got {type(pairs).__name__}.")
+    for texts in (sentences, pairs):
+        if texts is not None:
+            _check_strings(texts.dtype, len(texts.shape))
+
+
 def _texts(sentences, pairs=None) -> list:
     """The string tensors [B] of one or two segments."""
     import tensorflow as tf
@@ -164,6 +190,3 @@ def _check_strings(dtype: str, rank: int | None) -> None:
 
 def _listed(texts):
     return texts.tolist() if isinstance(texts, np.ndarray) else texts
-
-
-_vocabulary = read_vocabulary

@@ -15,6 +15,7 @@ from bert_models.text.pack import kept_lengths
 from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, read_tokens, to_backend
 
 DEFAULT_MAX_LENGTH = 512
+JSON_NAME = "tokenizer.json"
 
 
 class Tokenizer:
@@ -148,11 +149,13 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     Rows are at most as long as `config.json` (or `bert_config.json`) and `tokenizer_config.json` say, or 512 tokens.
 
     Args:
-        folder: path of the checkpoint.
+        folder: path of the checkpoint, or of what `bert_models.export` or `export_preprocessor` wrote, whose
+            vocabulary is in `assets`.
 
     Raises:
         FileNotFoundError: there is no such folder or neither file.
-        ValueError: a file is damaged, or its vocabulary is larger than the encoder's.
+        ValueError: a file is damaged, a SavedModel does not say whether it is cased, or its vocabulary is larger
+            than the encoder's.
 
     Example:
         bert_models.load_tokenizer("all-MiniLM-L6-v2")(["A sentence."])
@@ -160,14 +163,15 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {str(folder)!r}: give the path of a downloaded checkpoint.")
-    settings = _read_settings(folder / SETTINGS_NAME)
-    if (file := folder / "tokenizer.json").is_file():
+    place = _folder_of_files(folder)
+    settings = read_settings(place / SETTINGS_NAME)
+    if (file := place / JSON_NAME).is_file():
         backend = _from_json(file)
-    elif (file := folder / FILE_NAME).is_file():
+    elif (file := place / FILE_NAME).is_file():
         backend = to_backend(read_tokens(file), settings)
     else:
         raise FileNotFoundError(f"{str(folder)!r} lacks tokenizer.json or vocab.txt: one is needed.")
-    config = _read_settings(folder / "config.json") or _read_settings(folder / "bert_config.json")
+    config = read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
     limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
     # Without a limit `model_max_length` is 1e30 in files, hence min() with the default.
     lengths = [limit for limit in limits if isinstance(limit, int | float)]
@@ -176,7 +180,29 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def _read_settings(file: Path) -> dict:
+def _folder_of_files(folder: Path) -> Path:
+    """Where the text side lies: the folder itself, or `assets` in a SavedModel.
+
+    Raises:
+        ValueError: a SavedModel that does not say whether its vocabulary is cased.
+    """
+    assets = folder / "assets"
+    if any((folder / name).is_file() for name in (JSON_NAME, FILE_NAME)) or not (assets / FILE_NAME).is_file():
+        return folder
+    if not (assets / SETTINGS_NAME).is_file():
+        raise ValueError(
+            f"{str(folder)!r} does not say whether it is cased: use Preprocessor(folder, lower_case=True or False), "
+            f"or put a {SETTINGS_NAME} with do_lower_case into its assets."
+        )
+    return assets
+
+
+def read_settings(file: Path) -> dict:
+    """The values of a JSON file, none if it is not there.
+
+    Raises:
+        ValueError: it is not JSON, or no object.
+    """
     if not file.is_file():
         return {}
     try:

@@ -63,11 +63,27 @@ class Vocabulary:
     @property
     def settings(self) -> dict:
         """The rules under the names of a checkpoint's `tokenizer_config.json`."""
-        return {
-            "do_lower_case": self.lower_case,
-            "strip_accents": self.strip_accents,
-            "tokenize_chinese_chars": self.split_chinese,
-        }
+        return _settings(self.lower_case, self.strip_accents, self.split_chinese)
+
+
+def _settings(lower_case: bool, strip_accents: bool | None, split_chinese: bool) -> dict:
+    return {
+        "do_lower_case": lower_case,
+        "strip_accents": strip_accents,
+        "tokenize_chinese_chars": split_chinese,
+    }
+
+
+def rules_of(backend: tokenizers.Tokenizer) -> dict:
+    """How a tokenizer spells text, under the names of a `tokenizer_config.json`; empty if not as BERT does.
+
+    >>> rules_of(to_backend(SPECIAL_TOKENS, {"do_lower_case": False}))["do_lower_case"]
+    False
+    """
+    rules = backend.normalizer
+    if not isinstance(rules, normalizers.BertNormalizer):
+        return {}
+    return _settings(rules.lowercase, rules.strip_accents, rules.handle_chinese_chars)
 
 
 def check_tokens(tokens: Sequence[str], source: str = "vocab") -> None:

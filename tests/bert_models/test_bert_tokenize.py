@@ -89,6 +89,17 @@ def test_tokenizer_file_and_vocabulary_agree(tokenizer, small_folder):
     assert again(["the " + "cat " * 50])["input_word_ids"][0, :3].tolist() == [2, 5, 6]
 
 
+def test_vocabulary_in_the_assets_of_a_saved_model(tokenizer, small_folder):
+    folder = small_folder / "saved"
+    (folder / "assets").mkdir(parents=True)
+    (small_folder / "vocab.txt").rename(folder / "assets" / "vocab.txt")
+    with pytest.raises(ValueError, match=r"does not say whether it is cased.*do_lower_case"):
+        bert_models.load_tokenizer(folder)
+    for lower_case, expected in (("true", [2, 5, 5, 3]), ("false", [2, 1, 5, 3])):
+        (folder / "assets" / "tokenizer_config.json").write_text(f'{{"do_lower_case": {lower_case}}}')
+        assert bert_models.load_tokenizer(folder)(["The the"])["input_word_ids"].tolist() == [expected]
+
+
 def test_lower_case_is_what_the_file_says(small_folder):
     (small_folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     cased = bert_models.load_tokenizer(small_folder)

@@ -125,6 +125,37 @@ def test_released_objects_have_their_config_beside_them(mlm, tmp_path):
     assert_same_weights(load(write_objects(tmp_path / "bert_model_2.ckpt", garden_tensors(mlm))), mlm.encoder)
 
 
+def garden_spelling(name):
+    """As Model Garden's programs name the head, source: its bert/tf2_encoder_checkpoint_converter.py."""
+    if name == "cls/predictions/output_bias":
+        return "bert/cls/predictions/output_bias/bias"
+    return f"bert/{name}" if name.startswith("cls/predictions/") else name
+
+
+def test_head_has_two_spellings(mlm, outputs, tmp_path):
+    tensors = {garden_spelling(name): array for name, array in tf1_tensors(mlm).items()}
+    assert {name for name in tensors if "predictions" in name and "adam" not in name} == {
+        "bert/cls/predictions/transform/dense/kernel",
+        "bert/cls/predictions/transform/dense/bias",
+        "bert/cls/predictions/transform/LayerNorm/gamma",
+        "bert/cls/predictions/transform/LayerNorm/beta",
+        "bert/cls/predictions/output_bias/bias",
+    }
+    prefix = write_tf1(tmp_path, tensors, mlm.encoder.config)
+    for ours, theirs in zip(outputs_of(load_mlm(prefix), BATCH), outputs, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
+    assert_same_weights(load(prefix), mlm.encoder)  # a head that was not asked for is no surprise
+
+
+def test_keras_files_are_read(mlm, tmp_path):
+    small = tncompress.replace_dense(encoder_of("dense", num_layers=1), keep=0.6)
+    for name, model, read in (("a", mlm.encoder, load), ("b", small, load), ("c", mlm, load_mlm)):
+        model.save(tmp_path / f"{name}.keras")
+        found = read(tmp_path / f"{name}.keras")
+        assert type(found) is type(model)
+        assert_same_weights(found, model)
+
+
 def test_given_config_comes_before_that_of_the_file(written):
     config = config_of("dense", activation="relu", hidden_dropout=0.3)
     for name in FORMATS:

@@ -1,7 +1,9 @@
 """Checkpoints that are refused, each in one sentence, and what is let through if asked."""
 
+import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from checkpoint_files import garden_tensors, tf1_tensors, write_objects, write_tf1
@@ -127,6 +129,64 @@ def test_head_that_is_not_there_is_missed(tmp_path):
     check_refusal(lambda: load_mlm(tmp_path / "hf"), ValueError, ["missing cls.predictions.bias"])
     export(model.encoder, tmp_path / "hub")
     check_refusal(lambda: load_mlm(tmp_path / "hub"), ValueError, ["missing norm/beta"])
+
+
+def put(name, value):
+    return lambda values: {**values, name: value}
+
+
+BAD_MANIFESTS = {
+    "no model": (lambda values: without(values, "model"), ["model"]),
+    "no variables": (lambda values: without(values, "variables"), ["variables"]),
+    "variables": (put("variables", {}), ["'variables' must be a list, got dict"]),
+    "head": (put("mlm", "x"), ["'mlm' must be a list or null, got str"]),
+    "config": (put("config", 5), ["'config' must be a dict, got int"]),
+    "empty model": (put("model", {}), ["'model'"]),
+    "unknown model": (put("model", {"module": "x", "class_name": "Y", "config": {}}), ["no encoder can be built"]),
+    "another model": (
+        put("model", keras.saving.serialize_keras_object(keras.Sequential())),
+        ["its 'model' is no encoder"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def hub_folder(mlm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "made"
+    export(mlm.encoder, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("spoil", "words"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
+def test_damaged_manifest_is_refused(hub_folder, tmp_path, spoil, words):
+    folder = shutil.copytree(hub_folder, tmp_path / "x")
+    file = folder / "assets.extra" / "bert_models.json"
+    file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
+    check_refusal(lambda: load(folder), ValueError, ["damaged", "bert_models.json", "export the encoder again", *words])
+
+
+def test_config_of_other_sizes_is_refused_before_anything_is_built(hub_folder, monkeypatch):
+    monkeypatch.setattr("bert_models.checkpoints.hub.build_encoder", None)
+    other = config_of("dense", hidden_size=12, vocab_size=30)
+    words = ["vocab_size=14, not 30 and hidden_size=8, not 12", "leave config= out"]
+    check_refusal(lambda: load(hub_folder, config=other), ValueError, words)
+
+
+def test_keras_files_that_are_something_else_are_refused(mlm, tmp_path):
+    files = {name: tmp_path / f"{name}.keras" for name in ("encoder", "mlm", "other", "damaged", "nowhere")}
+    mlm.encoder.save(files["encoder"])
+    mlm.save(files["mlm"])
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(files["other"])
+    files["damaged"].write_text("x")
+    for read, name, words in (
+        (load, "mlm", ["class MaskedLM, wanted was an Encoder", "tncompress.load"]),
+        (load, "other", ["class Sequential", "tncompress.load"]),
+        (load_mlm, "encoder", ["class Encoder, wanted was a MaskedLM"]),
+        (load, "damaged", ["not a .keras file, or is damaged"]),
+    ):
+        check_refusal(lambda read=read, name=name: read(files[name]), ValueError, words)
+    check_refusal(lambda: load(files["nowhere"]), FileNotFoundError, ["no file", "nowhere.keras"])
+    check_refusal(lambda: load(files["encoder"], config="tn_bert"), ValueError, ["its own config", "leave config= out"])
 
 
 def test_objects_without_a_config_or_an_encoder_are_refused(mlm, tmp_path):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 
+import keras
 import numpy as np
 import pytest
 from encoders import batch_of, encoder_of, masked_lm_of, outputs_of, with_positions
 from keras import ops
 from safetensors import safe_open
+from tokenizers import normalizers
 
 import tncompress
 from bert_models import load_tokenizer
@@ -105,18 +108,33 @@ def test_tokenizer_goes_along(small_folder, tmp_path):
         export_huggingface(encoder_of("dense", vocab_size=9), tmp_path / "y", tokenizer=tokenizer)
 
 
+WRONG_TYPES = {
+    "a name": (lambda: ("x", {}), "takes an encoder of build_encoder, build or load, or a MaskedLM, got str"),
+    "another model": (lambda: (keras.Sequential(), {}), "takes an encoder .* got Sequential"),
+    "a folder": (lambda: (encoder_of("dense"), {"tokenizer": "x"}), r"bert_models.load_tokenizer\(folder\), got str"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_wrong_types_are_refused_in_one_sentence(tmp_path, arguments, words):
+    model, settings = arguments()
+    with pytest.raises(TypeError, match=words) as caught:
+        export_huggingface(model, tmp_path / "x", **settings)
+    assert not re.search(r"\n|\. [A-Z]", str(caught.value))
+    assert not (tmp_path / "x").exists()
+
+
 # --- transformers as the truth
 
 
 @pytest.fixture(scope="module")
 def transformers():
     os.environ["HF_HUB_OFFLINE"] = "1"
-    pytest.importorskip("torch")
     return pytest.importorskip("transformers")
 
 
 def their_outputs(model, batch):
-    import torch
+    torch = pytest.importorskip("torch")
 
     inputs = dict(
         zip(("input_ids", "attention_mask", "token_type_ids"), map(torch.tensor, batch.values()), strict=False)
@@ -129,6 +147,38 @@ def check_close(ours, theirs, mask=None):
     ours, theirs = ops.convert_to_numpy(ours), theirs.numpy()
     rows = np.ones(ours.shape[:2], bool) if mask is None else mask.astype(bool)
     np.testing.assert_allclose(ours[rows], theirs[rows], atol=TOLERANCE, rtol=0)
+
+
+SPELLINGS = {
+    "uncased": {},
+    "cased": {"do_lower_case": False},
+    "accents": {"strip_accents": False},
+    "cased, no accents": {"do_lower_case": False, "strip_accents": True},
+    "Chinese in one": {"tokenize_chinese_chars": False},
+}
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the", "é", "e", "É", "E", "日本", "日", "本"]
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json", "not BERT's"])
+@pytest.mark.parametrize("rules", SPELLINGS.values(), ids=SPELLINGS)
+def test_transformers_spells_the_same(transformers, tmp_path, rules, kind):
+    (tmp_path / "vocab.txt").write_text("\n".join(TOKENS), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    tokenizer = load_tokenizer(tmp_path)
+    if kind == "not BERT's":  # the same in another form
+        tokenizer.backend.normalizer = normalizers.Sequence([tokenizer.backend.normalizer])
+    if kind != "vocab.txt":
+        tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+        (tmp_path / "tokenizer_config.json").unlink()
+    tokenizer = load_tokenizer(tmp_path)
+    folder = tmp_path / "written"
+    export_huggingface(encoder_of("dense", num_layers=1, vocab_size=14), folder, tokenizer=tokenizer)
+    sentences = ["The the é e É E 日本", "[MASK] THE"]
+    expected = tokenizer(sentences)["input_word_ids"].tolist()
+    classes = [transformers.AutoTokenizer, transformers.BertTokenizerFast]
+    for cls in classes[: 1 if kind == "not BERT's" else 2]:
+        assert cls.from_pretrained(folder)(sentences, padding=True)["input_ids"] == expected
+    assert load_tokenizer(folder)(sentences)["input_word_ids"].tolist() == expected
 
 
 @pytest.mark.slow

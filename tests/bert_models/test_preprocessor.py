@@ -415,6 +415,24 @@ def test_bad_text_is_refused_in_one_sentence(sides, call, kind, words):
     with pytest.raises(kind) as caught:
         call(sides[1], tf)
     assert all(word in str(caught.value) for word in words), caught.value
+    if kind is not Exception:  # those are TensorFlow's
+        assert "\n" not in str(caught.value)
+
+
+SYMBOLS = {
+    "integers": (lambda p, keras: p(keras.Input((), dtype="int32")), "string tensor .* got int32 of rank 1"),
+    "matrix": (lambda p, keras: p(keras.Input((2,), dtype="string")), "got string of rank 2"),
+    "list": (lambda p, keras: p(keras.Input((), dtype="string"), pairs=["a"]), "pairs must be a keras.Input .* list"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), SYMBOLS.values(), ids=SYMBOLS)
+def test_bad_inputs_of_models_are_refused_in_one_sentence(sides, call, words):
+    import keras
+
+    with pytest.raises(TypeError, match=words) as caught:
+        call(sides[1], keras)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_tensorflow_text_the_error_says_what_to_install(monkeypatch):
@@ -480,7 +498,11 @@ def test_exported_folder_is_a_vocabulary(exported):
     from bert_models.text.preprocessor import Preprocessor
 
     preprocessor, folder = exported
-    assert Preprocessor(folder, seq_length=12).vocabulary == preprocessor.vocabulary
+    found = Preprocessor(folder)
+    assert found.vocabulary == preprocessor.vocabulary
+    assert found.seq_length == preprocessor.seq_length == 12
+    assert Preprocessor(folder, seq_length=9).seq_length == 9
+    assert Preprocessor(TOKENS).seq_length == 128
     (folder / "assets" / "tokenizer_config.json").rename(folder / "aside")  # as in a public one
     try:
         with pytest.raises(ValueError, match="lower_case=True or False"):
@@ -488,6 +510,11 @@ def test_exported_folder_is_a_vocabulary(exported):
         assert not Preprocessor(folder, lower_case=False).lower_case
     finally:
         (folder / "aside").rename(folder / "assets" / "tokenizer_config.json")
+
+
+def test_exported_folder_is_a_tokenizer(exported):
+    preprocessor, folder = exported
+    assert_same(load_tokenizer(folder)(TEXTS, seq_length=12), preprocessor(TEXTS))
 
 
 LEGACY_KERAS = """
