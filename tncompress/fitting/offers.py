@@ -152,10 +152,8 @@ def pair_offers(first: Sequence[Place], second: Place, *, pivots: bool, low_rank
         pivots: as of `offers`.
         low_rank_too: factorise the narrower kernels.
     """
-    covariance, moment = second.metrics
+    covariance, moment = _hidden_covariance(second), second.metrics[1]
     hidden, out_dim = second.kernel.shape
-    if covariance is None:  # without calibration all units are as independent as can be
-        covariance = np.eye(hidden)
     roots = [_root(place.metrics[0]) for place in first]
     found: list[Offer] = []
     for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden)):
@@ -169,6 +167,11 @@ def pair_offers(first: Sequence[Place], second: Place, *, pivots: bool, low_rank
                 side += [offer for offer in low_ranks(m, n, values, pivots) if offer.cost < m * n]
         found += _combined([pareto(side) for side in sides], narrowed, second.unit * narrowed.loss)
     return pareto(found)
+
+
+def _hidden_covariance(second: Place) -> np.ndarray:
+    inputs = second.metrics[0]
+    return np.eye(len(second.kernel)) if inputs is None else inputs  # uncalibrated: as independent as can be
 
 
 def _root(moment: np.ndarray | None) -> np.ndarray | None:
@@ -206,7 +209,7 @@ def outputs_of(place: Place, units: np.ndarray) -> Place:
 
 def inputs_of(place: Place, units: np.ndarray) -> Place:
     """A second kernel with only these hidden units, which stand in for the others."""
-    covariance = np.eye(len(place.kernel)) if place.moments is None else place.metrics[0]
+    covariance = _hidden_covariance(place)
     kernel = folded(place.kernel.astype(np.float64), covariance, units).astype(place.kernel.dtype)
     moments = None if place.moments is None else place.moments.of_features(units)
     return Place(kernel, moments, place.centred)
@@ -214,15 +217,22 @@ def inputs_of(place: Place, units: np.ndarray) -> Place:
 
 def _combined(sides: Sequence[Sequence[Offer]], narrowed: Narrowed, loss: float) -> list[Offer]:
     """All combinations of the kernels' offers, of which the Pareto front is kept after every side."""
-    front = [Offer(0, loss, ())]
+    combinations: list[tuple[Choice | None, ...]] = [()]
+    costs, losses = np.zeros(1), np.array([loss])
     for side in sides:
-        cost = np.add.outer([o.cost for o in front], [o.cost for o in side]).ravel()
-        total = np.add.outer([o.loss for o in front], [o.loss for o in side]).ravel()
+        cost = np.add.outer(costs, [offer.cost for offer in side]).ravel()
+        total = np.add.outer(losses, [offer.loss for offer in side]).ravel()
         order = np.lexsort((total, cost))
         best = np.minimum.accumulate(total[order])
         kept = order[np.append(True, best[1:] < best[:-1])]
-        front = [
-            Offer(float(cost[k]), float(total[k]), (*front[k // len(side)].what, side[k % len(side)].what))
-            for k in kept
-        ]
-    return [Offer(offer.cost, offer.loss, Width(narrowed.units, offer.what)) for offer in front]
+        combinations = [(*combinations[k // len(side)], _choice(side[k % len(side)])) for k in kept]
+        costs, losses = cost[kept], total[kept]
+    return [
+        Offer(float(cost), float(total), Width(narrowed.units, choices))
+        for cost, total, choices in zip(costs, losses, combinations, strict=True)
+    ]
+
+
+def _choice(offer: Offer) -> Choice | None:
+    assert offer.what is None or isinstance(offer.what, Choice)
+    return offer.what
