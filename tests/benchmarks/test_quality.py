@@ -6,7 +6,8 @@ import pytest
 def test_forms_are_told_apart_by_their_text():
     import quality
 
-    assert quality.form_of("low_rank") == "low_rank"
+    assert quality.form_of("low_rank") == ["low_rank"]
+    assert quality.form_of("narrow+low_rank") == ["narrow", "low_rank"]
     two, literal = quality.form_of("expand_condense:2"), quality.form_of("expand_condense:6:64")
     assert (two.fixed, literal.fixed) == (False, True)
     [spec] = literal.candidates(384, 1536, 384 * 1536)

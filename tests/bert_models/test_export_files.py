@@ -158,8 +158,9 @@ REFUSED = {
         r"15 tokens.*14 rows",
         lambda m: (m.encoder, "x", {"vocab": VOCAB + list("abcdefg")}),
     ),
-    "taken": (FileExistsError, "overwrite=True", lambda m: (m.encoder, "taken", {})),
-    "not a SavedModel": (FileExistsError, "no SavedModel", lambda m: (m.encoder, "taken", {"overwrite": True})),
+    "taken": (FileExistsError, "overwrite=True", lambda m: (m.encoder, "saved", {})),
+    "not a SavedModel": (FileExistsError, "no SavedModel", lambda m: (m.encoder, "taken", {})),
+    "not to be overwritten": (FileExistsError, "no SavedModel", lambda m: (m.encoder, "taken", {"overwrite": True})),
     "no parent": (FileNotFoundError, "make it first", lambda m: (m.encoder, "no/where", {})),
 }
 
@@ -168,11 +169,13 @@ REFUSED = {
 def test_bad_arguments_are_refused_before_any_work(made, tmp_path, monkeypatch, case):
     kind, words, arguments = REFUSED[case]
     encoder, name, options = arguments(made)
-    (tmp_path / "taken").mkdir()
+    for folder in ("saved", "taken"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
     monkeypatch.setattr("bert_models.hub_export._save", lambda *a: pytest.fail("work was done"))
     with pytest.raises(kind, match=words):
         export(encoder, tmp_path / name, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved", "taken"]
 
 
 def test_other_backends_are_told(made, tmp_path, monkeypatch):

@@ -285,7 +285,7 @@ def test_path_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No folder '.*nowhere'"):
         bert_models.load(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="is a file: give the folder of a checkpoint"):
+    with pytest.raises(NotADirectoryError, match="is a file: give a folder"):
         bert_models.load(str(tmp_path / "file"))
 
 
