@@ -14,6 +14,8 @@ from copy import deepcopy
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from tncompress.conversion.sites import locate, walk
 from tncompress.fitting.allocate import Choice
@@ -105,7 +107,8 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
 def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     store: dict = {}
     source.save_own_variables(store)
-    target.load_own_variables(store)
+    # Copies: JAX would let both variables share one buffer, and training the one gives it away under the other.
+    target.load_own_variables({name: np.array(ops.convert_to_numpy(value)) for name, value in store.items()})
     if hasattr(source, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
