@@ -12,7 +12,9 @@ import sys
 from importlib import import_module
 
 __all__ = [
+    "LAMB",
     "PRESETS",
+    "AdamW",
     "BertConfig",
     "DenseMaps",
     "ExpandCondense",
@@ -23,6 +25,7 @@ __all__ = [
     "Networks",
     "Preprocessor",
     "TalkingHeads",
+    "WarmupDecay",
     "build",
     "build_encoder",
     "embed",
@@ -37,7 +40,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LAMB": "training.optimizers",
     "PRESETS": "presets",
+    "AdamW": "training.optimizers",
     "BertConfig": "config",
     "DenseMaps": "kinds",
     "ExpandCondense": "kinds",
@@ -48,6 +53,7 @@ _HOMES = {
     "Networks": "kinds",
     "Preprocessor": "text.preprocessor",
     "TalkingHeads": "kinds",
+    "WarmupDecay": "training.schedules",
     "build": "encoder",
     "build_encoder": "encoder",
     "embed": "sentence_embeddings",
@@ -79,4 +85,6 @@ if "keras" in sys.modules:
     # Saved encoders name our classes; Keras finds them once they are registered.
     import bert_models.encoder
     import bert_models.heads
-    import bert_models.text.preprocessor  # noqa: F401
+    import bert_models.text.preprocessor
+    import bert_models.training.optimizers
+    import bert_models.training.schedules  # noqa: F401

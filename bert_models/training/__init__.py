@@ -1,0 +1,1 @@
+"""Training of encoders: optimizers, and how their learning rate runs."""
