@@ -8,9 +8,10 @@ import keras
 
 from bert_models.config import BertConfig
 from tncompress.conversion.saving import CompressedModel, Outcome, compression_of
-from tncompress.conversion.sites import walk
-from tncompress.fitting.allocate import Choice
+from tncompress.conversion.walking import walk
+from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense
+from tncompress.layers.embedding import TNEmbedding
 from tncompress.layers.pivoted import TNPivoted
 from tncompress.network.spec import Spec
 
@@ -69,6 +70,11 @@ def _model_config(encoder: keras.Model) -> dict[str, Any]:
         for place, layer in walk(encoder)
         # What lies directly in the graph, as the pooler, is in its config; what lies in a block is not.
         if isinstance(layer, TNDense) and "/" in place and own.get(place) != layer.spec
+    ]
+    put_in += [
+        Outcome(place, layer.input_dim, layer.output_dim, Bands(layer.bands, layer.output_dim), is_table=True)
+        for place, layer in walk(encoder)
+        if isinstance(layer, TNEmbedding)
     ]
     if compression_of(encoder) or not put_in:
         return config

@@ -268,6 +268,7 @@ class Kind:
 
 
 _INNER = ("attribute", "items/0", "items/1/0", "named/left", "named/right", "pair/0")
+_ATTENTION = tuple(f"_{part}_dense" for part in ("query", "key", "value", "output"))
 _BLOCKS = ("block_0", "block_1")
 
 KINDS = {
@@ -301,12 +302,20 @@ KINDS = {
     "bert_backbone": Kind(
         bert_backbone,
         lambda: token_batch(("token_ids", "padding_mask", "segment_ids")),
-        (*(f"transformer_layer_0/_feedforward_{part}_dense" for part in ("intermediate", "output")), "pooled_dense"),
+        (
+            *(f"transformer_layer_0/_feedforward_{part}_dense" for part in ("intermediate", "output")),
+            *(f"transformer_layer_0/self_attention_layer/{part}" for part in _ATTENTION),
+            "pooled_dense",
+        ),
     ),
     "encoder": Kind(
         encoder,
         token_batch,
-        (*(f"{b}/feed_forward/{part}" for b in _BLOCKS for part in ("intermediate", "output_dense")), "pooler"),
+        (
+            *(f"{b}/feed_forward/{part}" for b in _BLOCKS for part in ("intermediate", "output_dense")),
+            *(f"{b}/attention/{part}" for b in _BLOCKS for part in _ATTENTION),
+            "pooler",
+        ),
     ),
 }
 

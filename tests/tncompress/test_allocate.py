@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tncompress import FORMS, Moments
-from tncompress.fitting.allocate import NEAR, TRIALS, Choice, choose, near_budget, smallest_params
+from tncompress.fitting.allocate import NEAR, TRIALS, choose, near_budget, smallest_params
+from tncompress.fitting.choice import Choice
 from tncompress.fitting.fit import quick_error
 from tncompress.forms import get_form, low_rank
 

@@ -6,7 +6,10 @@ import pytest
 import tensorflow as tf
 from models import WIDTH, made, token_batch, vectors
 
-from tncompress import calibrate, replace_dense, report
+from tncompress import calibrate, find_sites, replace_dense, report
+from tncompress.conversion import calibration_passes
+from tncompress.conversion.walking import locate
+from tncompress.conversion.watching import watched
 
 
 def check(moments, rows):
@@ -143,6 +146,206 @@ def test_feed_forward_of_the_encoder_without_padding():
     np.testing.assert_allclose(calibrate(model, [path], [changed])[path].second, found.second, atol=1e-6)
 
 
+def test_nothing_at_padding_matters():
+    """Neither ids nor lengths: moments, gradients, the objective's energy and what is held out are the same."""
+    model, _ = made("encoder")
+    paths = [f"block_0/feed_forward/{name}" for name in ("intermediate", "output_dense")]
+    inputs = token_batch(rows=240)
+    mask = inputs["input_mask"]
+    assert 0 < mask.sum() < mask.size
+    other = {**inputs, "input_word_ids": np.where(mask == 1, inputs["input_word_ids"], 29)}
+    longer = {name: np.pad(ids, [(0, 0), (0, 3)], constant_values=0) for name, ids in inputs.items()}
+    usual, *changed = (
+        calibrate(model, paths, data, objective="sequence_output", gradient_rows=50) for data in (inputs, other, longer)
+    )
+    for found in changed:
+        same(found, usual)
+        assert found.energy == pytest.approx(usual.energy, rel=1e-5)
+        for path in paths:
+            np.testing.assert_allclose(found.held_out[path], usual.held_out[path], atol=1e-5)
+
+
+# -- how the data are cut into batches -----------------------------------------------------
+
+
+def same(found, expected):
+    """Equal moments: mean and second moment to 1e-6 of their size."""
+    assert found.keys() == expected.keys()
+    for path, moments in expected.items():
+        for a, b in ((found[path], moments), (found[path].gradients, moments.gradients)):
+            assert (a is None) == (b is None)
+            if b is not None:
+                assert a.count == b.count
+                assert np.linalg.norm(a.mean - b.mean) <= 1e-6 * np.sqrt(np.trace(b.second))
+                assert np.linalg.norm(a.second - b.second) <= 1e-6 * np.linalg.norm(b.second)
+
+
+def squares(outputs, x):
+    return keras.ops.square(outputs)
+
+
+@pytest.mark.parametrize("objective", [None, "outputs", squares])
+def test_one_batch_or_a_hundred(sequential, objective):
+    """Rows have their own signs, are held out and give gradients wherever they stand."""
+    x = vectors(rows=600)
+    options = {"objective": objective, "gradient_rows": 250}
+    once = calibrate(sequential, ["first", "second"], [x], **options)
+    hundred = calibrate(sequential, ["first", "second"], [x[k : k + 6] for k in range(0, 600, 6)], **options)
+    same(hundred, once)
+    assert once["first"].count == 594
+    if objective is None:
+        assert once.energy is hundred.energy is once["first"].gradients is None
+    else:
+        assert once["first"].gradients.count == 300  # every second row
+        assert hundred.energy == pytest.approx(once.energy, rel=1e-6)
+    np.testing.assert_array_equal(once.held_out["first"], x[99::100])
+    np.testing.assert_allclose(hundred.held_out["second"], seen_by(sequential, "second", x[99::100]), atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [None, "outputs"])
+def test_two_streams_merge(sequential, objective):
+    """The second stream's rows have other signs than in one stream, so the gradients are those of the two."""
+    x = vectors(rows=500)
+    paths = ["first", "second"]
+    one, two = (calibrate(sequential, paths, part, objective=objective) for part in (x[:300], x[300:]))
+    both, whole = one + two, calibrate(sequential, paths, x, objective=objective)
+    same(both.without_gradients(), whole.without_gradients())
+    np.testing.assert_array_equal(both.held_out["first"], whole.held_out["first"])
+    assert both.energy == (None if objective is None else pytest.approx(whole.energy, rel=1e-6))
+    for path in paths:
+        if objective is None:
+            assert both[path].gradients is None
+        else:
+            expected = one[path].gradients + two[path].gradients
+            np.testing.assert_array_equal(both[path].gradients.second, expected.second)
+    assert replace_dense(sequential, calibration=both).count_params() < sequential.count_params()
+
+
+def test_streams_that_do_not_merge(sequential):
+    both = calibrate(sequential, ["first", "second"], X, objective="outputs")
+    with pytest.raises(ValueError, match="other layers do not add up: only one of them has second"):
+        both + calibrate(sequential, ["first"], X, objective="outputs")
+    with pytest.raises(ValueError, match=r"one without do not add up; use without_gradients\(\)"):
+        both + both.without_gradients()
+
+
+def test_held_out_vectors_are_thinned_evenly(sequential, monkeypatch):
+    monkeypatch.setattr(calibration_passes, "HELD_OUT_VECTORS", 5)
+    x = vectors(rows=4100)
+    held_out = calibrate(sequential, ["first"], x).held_out["first"]
+    np.testing.assert_array_equal(held_out, x[99::100][::8])  # 41 vectors, 10 at most
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "last"),
+    [
+        ("encoder", "block_0/feed_forward/intermediate", "pooler"),
+        ("sequential", "first", "second"),
+        ("subclassed", "items/0", "pair/0"),
+    ],
+)
+def test_a_pass_ends_after_the_last_layer(kind, path, last):
+    """From the second batch on nothing behind it is called, and the model is none the worse for it."""
+    model, inputs = made(kind)
+    calls = []
+    with watched(locate(model, [last]), lambda path, _: calls.append(path)):
+        found = calibrate(model, [path], [inputs] * 3)
+    assert len(calls) == 1
+    whole = calibrate(model, [path, last], [inputs] * 3)
+    same(found, {path: whole[path]})
+    before = calibrate(model, [path, last], [inputs] * 3)
+    same(before, whole)
+
+
+class Loop(keras.Model):
+    """Calls its layer once for every position."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(WIDTH)
+
+    def call(self, x):
+        for position in range(x.shape[1]):
+            state = self.dense(x[:, position])
+        return state
+
+
+def test_a_layer_that_is_called_more_and_more_often():
+    model, x = Loop(), vectors(rows=30).reshape(10, 3, WIDTH)
+    model(x)
+    found = calibrate(model, ["dense"], [x[:, :2], x, x[:, :1]])
+    check(found["dense"], np.concatenate([x[:, :2].reshape(-1, WIDTH), x.reshape(-1, WIDTH), x[:, 0]]))
+
+
+# -- kinds of layers and of batches --------------------------------------------------------
+
+
+def test_nested_lists():
+    model, inputs = made("encoder")
+    path = "block_0/feed_forward/intermediate"
+    lists = {name: ids.tolist() for name, ids in inputs.items()}
+    found = calibrate(model, [path], [lists], objective="pooled_output")
+    same(found, calibrate(model, [path], [inputs], objective="pooled_output"))
+    assert found.sample == {name: ids[:2] for name, ids in lists.items()}
+    small = replace_dense(model, calibration=[lists], form=("narrow", "low_rank"), include="feed_forward")
+    assert small.count_params() < model.count_params()
+
+
+class OfLists(keras.Model):
+    """Takes numbers as Python has them."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3, name="dense")
+
+    def __call__(self, x, **kwargs):
+        return super().__call__(keras.ops.convert_to_tensor(x, "float32"), **kwargs)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_batch_that_is_a_nested_list():
+    model, x = OfLists(), [[1, 2], [3, 4], [5, 6]]
+    model(x)
+    found = calibrate(model, ["dense"], [x])
+    check(found["dense"], np.array(x))
+    assert found.sample == [[1, 2], [3, 4]]
+
+
+def attention():
+    """Projections of several axes, and a table."""
+    ids, mask = keras.Input((None,), dtype="int32", name="ids"), keras.Input((None,), dtype="int32", name="mask")
+    x = keras.layers.Embedding(30, WIDTH, name="table")(ids)
+    heads = keras.layers.EinsumDense("bth,hnk->btnk", (None, 2, 5), bias_axes="nk", name="split")(x)
+    y = keras.layers.EinsumDense("btnk,nkh->bth", (None, 3), name="joined")(heads)
+    return keras.Model({"ids": ids, "mask": mask}, y)
+
+
+def test_tables_and_layers_of_several_axes():
+    model = attention()
+    tokens = token_batch(rows=8)
+    batch = {"ids": tokens["input_word_ids"], "mask": tokens["input_mask"]}
+    counted = batch["mask"] == 1
+    found = calibrate(model, ["table", "split", "joined"], [batch], objective="outputs")
+    np.testing.assert_array_equal(found["table"].counts, np.bincount(batch["ids"][counted], minlength=30))
+    table, split, bias, joined = (keras.ops.convert_to_numpy(w).astype("float64") for w in model.get_weights())
+    x = table[batch["ids"][counted]]
+    check(found["split"], x)
+    check(found["joined"], x @ split.reshape(WIDTH, 10) + bias.reshape(10))
+    # Of a linear model gradients are J^T v; over the 3 signs of a position v v^T is the identity but for chance.
+    names = {
+        "joined": np.eye(3),
+        "split": joined.reshape(10, 3).T,
+        "table": (split.reshape(WIDTH, 10) @ joined.reshape(10, 3)).T,
+    }
+    for name, jacobian in names.items():
+        gradients = found[name].gradients
+        assert gradients.count == counted.sum()
+        signs = np.linalg.lstsq(jacobian.T, gradients.second @ np.linalg.pinv(jacobian), rcond=None)[0]
+        np.testing.assert_allclose(np.diag(signs), 1, atol=1e-4)
+
+
 # -- use -------------------------------------------------------------------------------
 
 
@@ -174,7 +377,7 @@ def test_calibration_halves_the_error_on_other_inputs(form):
 def test_output_error_is_that_of_the_layer():
     """Reported: root mean square of what changed over that of the outputs, both about their means."""
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(32, name="dense")])
-    x = narrow_inputs(0)
+    x = narrow_inputs(0, rows=90)  # none is held out
     small = replace_dense(model, keep=0.5, calibration=x)
     before, after = model.predict(x, verbose=0), small.predict(x, verbose=0)
     expected = np.linalg.norm(after - before) / np.linalg.norm(before - before.mean(axis=0))
@@ -224,6 +427,72 @@ def test_bad_data_in_one_sentence(sequential, data, error, words):
         replace_dense(sequential, calibration=data)
     assert "\n" not in str(caught.value)
     assert "call" not in vars(sequential.get_layer("first"))
+
+
+IDS = np.ones((2, 4), "int32")
+SIDES = vectors(rows=3)
+
+
+def fixed_inputs():
+    """Two inputs of fixed sizes, in a list."""
+    left, right = keras.Input((WIDTH,), name="left"), keras.Input((4,), name="right")
+    both = keras.layers.Concatenate()([left, right])
+    return keras.Model([left, right], keras.layers.Dense(2, name="dense")(both), name="fixed")
+
+
+OTHER_BATCHES = {
+    "encoder, keys": (
+        lambda: made("encoder")[0],
+        {"input_word_ids": IDS},
+        r"input_mask: int32 \[any, any\].* and got {input_word_ids: int32 \[2, 4\]} .*missing: input_mask",
+    ),
+    "encoder, shapes": (
+        lambda: made("encoder")[0],
+        {"input_word_ids": IDS, "input_mask": IDS[:, :3], "input_type_ids": IDS},
+        r"input_mask: int32 \[2, 3\].*input_mask must have the shape \(2, 4\)",
+    ),
+    "encoder, no dict": (lambda: made("encoder")[0], IDS, r"got int32 \[2, 4\] .*must be a dict"),
+    "dict, a key": (
+        lambda: made("functional")[0],
+        {"left": SIDES},
+        r"it takes {left: float32 \[any, 16\], right: float32 \[any, 16\]} and got {left: float32 \[3, 16\]}",
+    ),
+    "dict, a width": (
+        lambda: made("functional")[0],
+        {"left": SIDES, "right": SIDES[:, :5]},
+        r"and got {left: float32 \[3, 16\], right: float32 \[3, 5\]}",
+    ),
+    "list, one too few": (fixed_inputs, [SIDES], r"it takes list of float32 \[any, 16\], float32 \[any, 4\] and got"),
+    "list, a width": (fixed_inputs, [SIDES, SIDES], r"and got list of float32 \[3, 16\], float32 \[3, 16\]"),
+    "subclassed, a width": (
+        lambda: made("subclassed")[0],
+        SIDES[:, :5],
+        r"got float32 \[3, 5\] \(.*expected axis -1 .* value 16",
+    ),
+    "subclassed, a dict": (lambda: made("subclassed")[0], {"a": SIDES}, r"got {a: float32 \[3, 16\]}"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The structure of")
+@pytest.mark.parametrize(("make", "batch", "words"), OTHER_BATCHES.values(), ids=OTHER_BATCHES)
+def test_a_batch_of_another_kind(make, batch, words):
+    """What the model wants, what it got, and which batch it is."""
+    model = make()
+    path = next(site.path for site in find_sites(model) if not site.reason)
+    with pytest.raises(ValueError, match=f"{model.name!r} does not take calibration batch 0: .*{words}") as caught:
+        calibrate(model, [path], [batch])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_the_batch_that_does_not_fit_is_named(sequential):
+    with pytest.raises(ValueError, match="does not take calibration batch 2"):
+        calibrate(sequential, ["first"], [X, X, X[:, :5]])
+
+
+def test_no_rows_for_gradients(sequential):
+    with pytest.raises(ValueError, match="gradient_rows must be at least 1, got 0"):
+        calibrate(sequential, ["first"], X, objective="outputs", gradient_rows=0)
 
 
 def test_layer_that_no_batch_reaches():

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from tncompress.conversion.embeddings import embedding_sites, put_embeddings
-from tncompress.conversion.sites import walk
+from tncompress import find_sites
+from tncompress.conversion.embeddings import put_embeddings
+from tncompress.conversion.sites import NOT_ASKED
 from tncompress.conversion.surgery import become
+from tncompress.conversion.walking import walk
 from tncompress.fitting.embedding import fit_embedding
 from tncompress.layers.embedding import EMBEDDING_STDDEV, TNEmbedding, TNReversibleEmbedding
 
@@ -302,10 +304,10 @@ def test_fit_becomes_a_layer():
 
 def exact_bands(model, path):
     """Put bands at a path and fill them so that nothing is lost: rows whole or of full rank by themselves."""
-    [site] = [site for site in embedding_sites(model, smallest=0) if site.path == path]
     layer = dict(walk(model))[path]
     table = to_numpy(layer.embeddings)
-    bands = ((site.input_dim // 2, None), (site.input_dim - site.input_dim // 2, site.output_dim - 1))
+    half = layer.input_dim // 2
+    bands = ((half, None), (layer.input_dim - half, layer.output_dim - 1))
     # One feature depends on the others, so that one rank less loses nothing.
     table[:, -1] = table[:, :-1].sum(axis=1)
     layer._embeddings.assign(table)
@@ -392,7 +394,7 @@ def test_keras_hubs_masked_lm_calls_it_in_reverse():
     keras_hub = pytest.importorskip("keras_hub")
     backbone, batch, _ = hub_backbone()
     mlm = keras_hub.models.BertMaskedLM(backbone)
-    [site] = [site for site in embedding_sites(mlm, smallest=30) if site.tied]
+    [site] = [site for site in tables(mlm, smallest=30).values() if site.reason is None]
     table, bands = exact_bands(mlm, site.path)
     batch = {**batch, "mask_positions": np.array([[1, 2], [0, 4]], "int32")}
     before = outputs(mlm, batch)
@@ -405,17 +407,24 @@ def test_keras_hubs_masked_lm_calls_it_in_reverse():
 # -- sites ----------------------------------------------------------------------------
 
 
+def tables(model, smallest):
+    found = find_sites(model, embeddings=True, smallest_table=smallest)
+    return {site.path: site for site in found if site.is_table}
+
+
 def test_sites_of_an_encoder():
     encoder, _, _ = bert_encoder()
-    found = {site.path: site for site in embedding_sites(encoder, smallest=20)}
+    found = tables(encoder, smallest=20)
     assert {path: site.reason for path, site in found.items()} == {
         "embeddings/word": None,
         "embeddings/position": "a small table: 12 tokens, fewer than 20",
         "embeddings/segment": "a small table: 2 tokens, fewer than 20",
     }
     word = found["embeddings/word"]
-    assert (word.input_dim, word.output_dim, word.num_params, word.tied) == (30, 8, 240, False)
-    assert {site.reason is None for site in embedding_sites(encoder)} == {False}
+    assert (word.in_dim, word.out_dim, word.num_params, word.is_table) == (30, 8, 240, True)
+    assert {site.reason is None for site in tables(encoder, smallest=1000).values()} == {False}
+    asked = find_sites(encoder, smallest_table=20)
+    assert [site.reason for site in asked if site.path == "embeddings/word"] == [NOT_ASKED]
 
 
 class Scaled(layers.Embedding):
@@ -456,20 +465,14 @@ def reasons():
 
 def test_reasons_and_refusals():
     model, expected = reasons()
-    sites = {site.path: site for site in embedding_sites(model, smallest=0)}
-    assert {path: site.reason for path, site in sites.items()} == expected
-    assert [path for path, site in sites.items() if site.tied] == ["twice"]
-    for path, reason in expected.items():
-        if reason:
-            with pytest.raises(ValueError, match=f"The embedding {path!r} cannot be replaced: {reason}"):
-                put_embeddings(model, {path: BANDS})
-    with pytest.raises(ValueError, match="no embedding 'thief'; its embeddings are: twice, plain"):
-        put_embeddings(model, {"plain": BANDS, "thief": BANDS})
+    assert {path: site.reason for path, site in tables(model, smallest=0).items()} == expected
+    with pytest.raises(ValueError, match="no layer 'thieves'; its dense layers are twice, plain"):
+        put_embeddings(model, {"plain": BANDS, "thieves": BANDS})
     with pytest.raises(ValueError, match=f"{TOKENS} in all, got 3"):
         put_embeddings(model, {"plain": BANDS, "twice": ((3, 1),)})
     assert type(model.get_layer("plain")) is layers.Embedding  # nothing is done by halves
     with pytest.raises(ValueError, match="not built"):
-        embedding_sites(keras.Sequential([layers.Embedding(TOKENS, DIM)]))
+        find_sites(keras.Sequential([layers.Embedding(TOKENS, DIM)]))
 
 
 def test_options_of_the_layer_stay():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tncompress.fitting.embedding import checked_bands, fit_embedding, num_params
-from tncompress.fitting.embedding_options import EmbeddingOption, embedding_options, pareto
+from tncompress.fitting.embedding_options import embedding_options
 from tncompress.fitting.frequencies import token_counts, token_frequencies, token_order
 
 quick = settings(max_examples=60, deadline=None)
@@ -116,23 +116,6 @@ def test_options_are_a_front():
     assert options[-1].bands == ((300, None),)
     assert {len(option.bands) for option in options} == {1, 2, 3}
     assert {len(option.bands) for option in embedding_options(table, frequencies, max_bands=2)} == {1, 2}
-
-
-@quick
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-def test_front_against_pairs(pairs):
-    options = [EmbeddingOption((), params, loss) for params, loss in pairs]
-    undominated = {
-        (a.num_params, a.predicted_loss)
-        for a in options
-        if not any(
-            b.num_params <= a.num_params
-            and b.predicted_loss <= a.predicted_loss
-            and (b.num_params, b.predicted_loss) != (a.num_params, a.predicted_loss)
-            for b in options
-        )
-    }
-    assert {(o.num_params, o.predicted_loss) for o in pareto(options)} == undominated
 
 
 def test_what_the_moment_does_not_see_is_fitted_last():

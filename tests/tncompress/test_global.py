@@ -52,7 +52,7 @@ def test_budget_is_met_closely_and_never_exceeded(widths, keep, form):
     rows = report(small).rows
     before, after = sum(r.params_before for r in rows), sum(r.params_after for r in rows)
     assert after <= keep * before
-    stored = sum(int(np.prod(v.shape)) for v in small.trainable_variables if not v.path.endswith("bias"))
+    stored = sum(int(np.prod(v.shape)) for v in small.variables if not v.path.endswith("bias"))
     assert after == stored
     smallest_step = max(max(r.params_before for r in rows) / 8, 0.01 * before)
     assert after >= keep * before - smallest_step
@@ -126,7 +126,7 @@ def test_encoders_of_every_kind_lose_units():
         ({"form": "narrow"}, "give calibration="),
         ({"form": "narrow", "calibration": X, "allocation": "uniform"}, "leave allocation='uniform' away"),
         ({"allocation": "fair"}, "'uniform' or 'global'"),
-        ({"form": "narrow", "calibration": X, "keep": 0.0001}, "more than the budget"),
+        ({"form": "narrow", "calibration": X, "keep": 0.0001}, r"more than Budget\(keep=0.0001\); raise the budget"),
     ],
     ids=["no inputs", "uniform", "unknown", "too small"],
 )

@@ -15,7 +15,8 @@ import pytest
 from keras import layers, ops
 
 from tncompress import Moments, calibrate, replace_dense, report
-from tncompress.conversion.surgery import preactivated
+from tncompress.conversion import calibration_passes
+from tncompress.conversion.watching import preactivated
 
 IN, MIDDLE = 6, 5
 
@@ -201,6 +202,79 @@ def test_preactivated_changes_what_enters_the_activation():
         silent = ops.convert_to_numpy(model(x))
     np.testing.assert_array_equal(silent, np.zeros((40, 1)))
     assert np.abs(ops.convert_to_numpy(model(x))).max() > 0
+
+
+def test_energy_is_that_about_the_mean():
+    """Of all tensors, over rows that are no padding; with the gradients' count it is what a fit loses, relative."""
+    model, batch = tokens(), token_inputs()
+    outputs = {name: ops.convert_to_numpy(y).astype("float64") for name, y in model(batch).items()}
+    wanted = {"tokens": outputs["tokens"][batch["mask"] == 1], "first": outputs["first"]}
+    energies = {name: float(np.sum((y - y.mean(axis=0)) ** 2)) for name, y in wanted.items()}
+    for name, energy in {**energies, "outputs": sum(energies.values())}.items():
+        layer = "pooler" if name == "first" else "dense"
+        assert calibrate(model, [layer], [batch], objective=name).energy == pytest.approx(energy, rel=1e-5)
+
+
+def test_energy_predicts_the_change():
+    """A linear model's outputs change by x D: count tr(D^T C D S) / energy is its share of their variance."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((IN,)), layers.Dense(MIDDLE, name="first"), layers.Dense(3, name="second")])
+    x = inputs(4000)
+    found = calibrate(model, ["first"], x, objective="outputs", gradient_rows=len(x))
+    kernel, _, last, _ = arrays(model)
+    error = 0.1 * np.random.default_rng(1).normal(size=kernel.shape)
+    moments = found["first"]
+    predicted = np.trace(error.T @ moments.covariance @ error @ moments.gradients.second)
+    changed, outputs = x @ error @ last, x @ kernel @ last
+    share = np.sum((changed - changed.mean(axis=0)) ** 2) / np.sum((outputs - outputs.mean(axis=0)) ** 2)
+    assert moments.gradients.count * predicted / found.energy == pytest.approx(share, rel=0.05)  # signs are drawn
+
+
+def test_energy_of_numbers_of_any_shape():
+    model, x = two_layers(), inputs(30)
+    y = ops.convert_to_numpy(model(x))[:, 0].astype("float64")
+    energy = np.sum((y - y.mean()) ** 2)
+    for objective in ("outputs", lambda outputs, x: outputs[:, 0]):
+        parts = np.array_split(x, [7, 11])
+        assert calibrate(model, ["first"], parts, objective=objective).energy == pytest.approx(energy, rel=1e-5)
+
+
+def test_gradients_of_some_rows_spread_over_the_data():
+    """The gradient of the first layer tells the sign of x[0] by the objective: half of the rows, in order."""
+    model = two_layers("linear")
+    x = np.sort(inputs(900), axis=0)  # as if sorted by length
+
+    def objective(outputs, batch):
+        return outputs[:, 0] * ops.cast(batch[:, 0], "float32")
+
+    for parts in (1, 7, 300):
+        found = calibrate(model, ["first"], np.array_split(x, parts), objective=objective, gradient_rows=300)
+        *_, last, _ = arrays(model)
+        check(found["first"].gradients, x[::3, :1] * last[:, 0])
+
+
+def test_gradients_of_all_rows_where_their_number_is_not_known():
+    model, x = two_layers(), inputs(50)
+    found = calibrate(model, ["first"], iter([x, x]), objective="outputs", gradient_rows=10)
+    assert found["first"].gradients.count == 100
+
+
+def test_slices_are_small_enough(monkeypatch):
+    """However few rows fit a pass, the gradients are the same."""
+    model, batch = tokens(), token_inputs()
+    usual = calibrate(model, ["dense"], [batch], objective="tokens")
+    monkeypatch.setattr(calibration_passes, "SLICE_BYTES", 1.0)
+    sizes = []
+
+    def objective(outputs, x):
+        sizes.append(len(x["ids"]))
+        return outputs["tokens"]
+
+    calibrate(model, ["dense"], [batch], objective=objective)
+    assert set(sizes) == {1}
+    found = calibrate(model, ["dense"], [batch], objective="tokens")
+    np.testing.assert_allclose(found["dense"].gradients.second, usual["dense"].gradients.second, rtol=1e-6)
+    assert found.energy == pytest.approx(usual.energy, rel=1e-6)
 
 
 # -- use -------------------------------------------------------------------------------------------

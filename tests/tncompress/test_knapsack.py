@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tncompress.fitting.knapsack import Offer, convex, knapsack, pareto
 
-offers = st.lists(st.builds(Offer, st.integers(1, 40), st.integers(0, 100)), min_size=1, max_size=5)
+offers = st.lists(st.builds(Offer, st.integers(1, 40), st.integers(0, 100), st.none()), min_size=1, max_size=5)
 
 
 def tried_all(places, budget):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracles import svd_tail
 
-from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors, psd_root
+from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors, psd_inverse, psd_root
 
 
 def with_singular_values(values, rows, columns, seed=0, dtype=np.float64):
@@ -113,3 +113,17 @@ def test_balance_leaves_zeros_alone():
     assert np.isfinite(new_left).all()
     assert np.isfinite(new_right).all()
     assert not (new_left @ new_right).any()
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6])
+def test_psd_inverse(condition):
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    symmetric = (basis * np.geomspace(condition, 1, 12)) @ basis.T
+    inverse = psd_inverse(symmetric)
+    np.testing.assert_array_equal(inverse, inverse.T)
+    np.testing.assert_allclose(inverse @ symmetric, np.eye(12), atol=1e-14 * condition)
+
+
+def test_psd_inverse_of_what_rounding_made_indefinite():
+    symmetric = np.diag([1.0, 2.0, -1e-9])
+    np.testing.assert_allclose(psd_inverse(symmetric), np.linalg.inv(symmetric))

@@ -14,7 +14,7 @@ import tensorflow as tf
 from models import KINDS, full_recipe, largest_difference, made, outputs_of
 
 from tncompress import TNDense, find_sites, load, replace_dense, report
-from tncompress.conversion.sites import walk
+from tncompress.conversion.walking import walk
 
 HALF = {"half_precision"}  # computes in bfloat16
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tncompress import Moments
+from tncompress.fitting import moments as moments_module
+from tncompress.fitting.moments import Gathering, Spread
 
 
 def by_loops(x):
@@ -139,3 +141,46 @@ def test_gradients_of_one_side_stay():
     nothing = replace(Moments.of(x[:0]), gradients=Moments.of(g[:0]))
     assert (nothing + nothing).gradients.count == 0
     assert (Moments.of(x) + Moments.of(x)).gradients is None
+
+
+# -- in place --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+@pytest.mark.parametrize("block", [1, 7, 10**6])
+def test_gathering_is_the_sum_of_all(block, mean, dtype, monkeypatch):
+    monkeypatch.setattr(moments_module, "BLOCK", block)
+    monkeypatch.setattr(moments_module, "CORRECTIONS", 6)
+    x = data(300, dtype=dtype, mean=mean)
+    gathering = Gathering(5)
+    for part in np.array_split(x, [0, 1, 1, 50, 53, 200]):
+        gathering.add(part)
+    assert_same(gathering.moments(), x, 1e-6)
+    assert Gathering(5).moments().count == 0
+
+
+def test_gathering_of_a_mean_that_moves():
+    """A spread of 1 about means that go from -1e3 to 1e3."""
+    x = (np.random.default_rng(0).normal(size=(3000, 3)) + np.linspace(-1e3, 1e3, 3000)[:, None]).astype(np.float32)
+    gathering = Gathering(3)
+    for part in np.array_split(x, 100):
+        gathering.add(part)
+    assert_same(gathering.moments(), x, 1e-6)
+
+
+def test_spreads_add_up():
+    x = data(90, width=4, mean=100.0)
+    energy = math.fsum(((x - x.mean(axis=0)) ** 2).ravel())
+    parts = [Spread.of(part) for part in np.array_split(x, [0, 13, 50])]
+    total = parts[0] + parts[1] + parts[2] + parts[3]
+    assert (total.count, total.energy) == (90, pytest.approx(energy, rel=1e-10))
+    np.testing.assert_allclose(total.mean, x.mean(axis=0))
+    assert (parts[0] + parts[0]).energy == 0
+
+
+def test_spreads_of_other_widths_are_of_numbers():
+    first, second = data(10, width=4), data(20, width=3)
+    numbers = np.concatenate([first.ravel(), second.ravel()])
+    found = Spread.of(first) + Spread.of(second)
+    assert (found.count, found.energy) == (100, pytest.approx(np.sum((numbers - numbers.mean()) ** 2)))

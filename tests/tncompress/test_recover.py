@@ -19,6 +19,7 @@ from tncompress import load, replace_dense, report
 from tncompress.conversion.course import Course
 from tncompress.conversion.distillation import Distillation
 from tncompress.conversion.recover import recover
+from tncompress.conversion.walking import walk
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backends run below it")
 
@@ -97,6 +98,30 @@ def test_arguments_stay_as_they_are():
         for a, b in zip(student.variables, recovered.variables, strict=True)
     ]
     assert kept == [variable.trainable for variable in student.variables]  # what is frozen is not trained
+
+
+def test_another_precision_is_of_the_training_only():
+    student, teacher, batches = pair("encoder")
+    before = weights_of(student, teacher)
+    seen = set()
+
+    def spying(outputs, inputs):
+        seen.update(model.get_layer("pooler").compute_dtype for model in (student, teacher))
+        return sentence(outputs, inputs)
+
+    arguments = {"learning_rate": 3e-3, "epochs": 8, "validation": batches}
+    exact, half = (
+        recover(student, teacher, batches, objective=spying, dtype=dtype, **arguments)
+        for dtype in (None, "mixed_bfloat16")
+    )
+    assert seen == {"float32", "bfloat16"}
+    losses = [model.history.history["val_loss"] for model in (exact, half)]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)  # numbers have 8 bits
+    np.testing.assert_equal(weights_of(student, teacher), before)
+    for _, layer in (*walk(half), *walk(teacher)):
+        assert (layer.compute_dtype, layer.variable_dtype) == ("float32", "float32")
+    assert outputs_of(half, batches[0])[0].dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -309,6 +334,8 @@ DATA = [vectors(seed) for seed in range(4)]
         (other(), other(), DATA[:1], {}, "one batch, too few to hold any out"),
         (other(), other(), DATA, {"validation": 1.5}, "above 0 and below 1, got 1.5"),
         (other(), other(), DATA, {"learning_rate": 0}, "learning_rate is a number above 0, got 0"),
+        (other(), other(), DATA, {"dtype": "int8"}, "dtype is a policy of floating-point numbers .* got 'int8'"),
+        (other(), other(), DATA, {"dtype": 7}, "dtype is a policy of floating-point numbers .* got 7"),
         (other(), other(), DATA, {"minutes": -1}, "minutes is a number above 0, got -1"),
         (other(), other(width=8), DATA, {}, r"gives output/a of shape \(12, 16\), the teacher of shape \(12, 8\)"),
         (other(), other(names="ab"), DATA, {}, "only one of them has output/b"),

@@ -11,7 +11,7 @@ from models import largest_difference, made, outputs_of
 
 from tncompress import FORMS, load, register_form, replace_dense, report
 from tncompress.conversion.saving import Compression, Outcome, compression_of
-from tncompress.fitting.allocate import Choice
+from tncompress.fitting.choice import Choice
 from tncompress.forms import Form, low_rank
 
 

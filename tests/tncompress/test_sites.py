@@ -7,7 +7,7 @@ from keras import layers
 from models import KINDS, WIDTH, made
 
 from tncompress import find_sites, replace_dense
-from tncompress.conversion.sites import locate, walk
+from tncompress.conversion.walking import locate, walk
 
 
 def reasons(model, **filters):
@@ -102,6 +102,34 @@ def with_lora():
     return model
 
 
+class Diagonal(layers.EinsumDense):
+    pass
+
+
+EINSUMS = {
+    "swapped": None,  # the kernel's axes are in another order than the input's
+    "any_rank": None,
+    "heads": None,
+    "blocks": "its equation 'bhi,hio->bho' is no map from the last axes of the input to the last of the output",
+    "not_last": "its equation 'bti,ts->bsi' is no map from the last axes of the input to the last of the output",
+    "summed_twice": "its equation 'bti,io->bo' is no map from the last axes of the input to the last of the output",
+    "part_of_a_bias": "its bias is not of all outputs ('bi,ihk->bhk', bias_axes 'k')",
+    "subclass": "Diagonal is a subclass of EinsumDense and may compute something else",
+}
+
+
+def with_einsums():
+    x = keras.Input((3, 4))
+    y = layers.EinsumDense("...x,yx->...y", 5, name="any_rank")(x)
+    y = layers.EinsumDense("btx,hyx->bthy", (3, 3, 6), bias_axes="hy", name="swapped")(y)
+    y = layers.EinsumDense("bthy,yhx->btx", (3, 4), name="heads")(y)
+    z = layers.EinsumDense("bhi,hio->bho", (3, 4), name="blocks")(y)
+    z = layers.EinsumDense("bti,ts->bsi", (2, 4), name="not_last")(z)
+    z = layers.EinsumDense("bti,io->bo", 4, name="summed_twice")(z)
+    z = layers.EinsumDense("bi,ihk->bhk", (2, 4), bias_axes="k", name="part_of_a_bias")(z)
+    return keras.Model(x, Diagonal("bhk,ko->bho", (2, 3), name="subclass")(z))
+
+
 LEFT_DENSE = {
     "subclass": (
         lambda: keras.Sequential([keras.Input((8,)), CallingItDifferently(6, name="dense")]),
@@ -113,11 +141,9 @@ LEFT_DENSE = {
     "unused": (never_called, {"used": None, "unused": "not built: the model never calls it"}),
     "attention": (
         with_attention,
-        {
-            f"attention/_{part}_dense": "EinsumDense: only Dense layers are replaced so far"
-            for part in ("query", "key", "value", "output")
-        },
+        {f"attention/_{part}_dense": None for part in ("query", "key", "value", "output")},
     ),
+    "einsums": (with_einsums, EINSUMS),
 }
 
 

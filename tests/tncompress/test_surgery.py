@@ -7,9 +7,10 @@ from keras import layers
 from models import KINDS, largest_difference, made, outputs_of
 
 from tncompress import TNDense
-from tncompress.conversion.sites import locate, walk
-from tncompress.conversion.surgery import copy_model, model_config, put_networks, rebuilt, watched
-from tncompress.fitting.allocate import Choice
+from tncompress.conversion.surgery import copy_model, model_config, put_networks, rebuilt
+from tncompress.conversion.walking import locate, walk
+from tncompress.conversion.watching import watched
+from tncompress.fitting.choice import Choice
 from tncompress.forms import low_rank
 
 

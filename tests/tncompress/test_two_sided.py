@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 from oracles import output_error, svd_tail
 
 from tncompress import FORMS, Moments, fit, to_dense
@@ -124,3 +125,39 @@ def test_gradients_of_another_layer():
     moments = with_gradients(np.ones((2, 4)), np.ones((2, 4)))
     with pytest.raises(ValueError, match="moments of gradients are of 4 features, but the kernel makes 3"):
         fit(np.ones((4, 3)), low_rank.spec(4, 3, 2), moments, form="low_rank")
+
+
+@pytest.mark.parametrize("dims", [(8, 14), (14, 8)])
+def test_ranks_beyond_what_was_seen_go_to_the_weights(dims):
+    """Three samples vary in two directions: rank 2 is exact there, and of 5 three are free for the rest."""
+    x, g, kernel = samples(3, dims[0]), samples(300, dims[1], seed=5), kernel_of(*dims)
+    found = {
+        rank: fit(kernel, low_rank.spec(*dims, rank), with_gradients(x, g), form="low_rank") for rank in (1, 2, 5, 8)
+    }
+    assert found[1].loss_error > 1e-2
+    for rank in (2, 5, 8):
+        assert found[rank].loss_error < 1e-6
+        assert found[rank].output_error < 1e-6
+    assert found[8].weight_error < found[5].weight_error < found[2].weight_error
+    rest = kernel - to_dense(low_rank.spec(*dims, 2), found[2].cores)
+    best = np.sqrt(svd_tail(rest, 3) / np.vdot(kernel, kernel))
+    assert found[5].weight_error == pytest.approx(best, rel=1e-6)
+
+
+def test_wide_kernels_need_no_eigenvectors_of_the_outputs(monkeypatch):
+    """The larger side's metric is only multiplied with."""
+    x, g, kernel = samples(100, 6), samples(100, 40, seed=5), kernel_of(6, 40)
+    sizes = []
+
+    def counted(eigh):
+        def count(a, *args, **kwargs):
+            sizes.append(len(a))
+            return eigh(a, *args, **kwargs)
+
+        return count
+
+    for module in (np.linalg, scipy.linalg):
+        monkeypatch.setattr(module, "eigh", counted(module.eigh))
+    for matrix, moments in ((kernel, with_gradients(x, g)), (kernel.T, with_gradients(g, x))):
+        fit(matrix, low_rank.spec(*matrix.shape, 3), moments, form="low_rank")
+    assert set(sizes) == {6}

@@ -87,6 +87,15 @@ def test_wide_layers_lose_several_units_at_once_and_little_by_it(monkeypatch):
     assert at_once.loss <= one_by_one.loss * 1.3
 
 
+def test_the_given_matrices_stay_as_they_are():
+    activity, kernel, moment = problem(40, 4, seed=7)
+    given = [kernel, np.cov(activity.T, bias=True), psd_root(moment)]
+    before = [array.copy() for array in given]
+    narrow(*given, [30, 12])
+    for array, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
 def test_a_width_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"widths must be from 1 to 2, got \[3\]"):
         narrow(np.ones((2, 1)), np.eye(2), None, [3])

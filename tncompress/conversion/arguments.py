@@ -5,13 +5,15 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from tncompress.conversion.gathered import are_moments
+from tncompress.conversion.gradients import Objective
 from tncompress.conversion.sites import Site
-from tncompress.fitting.allocate import Choice, smallest_params
-from tncompress.fitting.offers import NARROW
+from tncompress.fitting.allocate import smallest_params
+from tncompress.fitting.budget import Budget
+from tncompress.fitting.choice import BANDS, NARROW, Bands, Choice, choice_from_config
 from tncompress.forms import Form, get_form
 from tncompress.forms.form import holds
 
@@ -24,10 +26,44 @@ NARROW_FORM = Form(
 _NO_NETWORK = "no"  # how the reason begins that another form may mend
 
 
-def check_keep(keep: float) -> None:
-    """Refuse what is no fraction above 0."""
-    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 < keep <= 1:
-        raise ValueError(f"keep is the fraction of kernel parameters that stays, above 0 and at most 1, got {keep!r}.")
+def checked_budget(keep: float | None, budget: Budget | None) -> Budget:
+    """The one limit that was given; half of the parameters if none was."""
+    if budget is None:
+        return Budget(keep=0.5 if keep is None else keep)
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget is a tncompress.Budget, such as Budget(params=5e6), got {budget!r}.")
+    if keep is not None:
+        raise ValueError(f"keep={keep} and {budget} are two limits; give one of them.")
+    return budget
+
+
+def kept_fraction(budget: Budget, sites: Sequence[Site], fixed: int) -> float:
+    """Of the chosen sites' parameters; 1 for a budget of something else.
+
+    Raises:
+        ValueError: if the rest of the model alone has more parameters than the budget.
+    """
+    if budget.kind == "keep":
+        return budget.limit
+    if budget.kind != "params":
+        return 1.0
+    total = sum(site.num_params for site in sites if not site.reason)
+    if budget.limit <= fixed:
+        raise ValueError(
+            f"{budget} is less than the {fixed:,} parameters of the model that are not in chosen layers; raise it or "
+            "choose more layers."
+        )
+    return min(1.0, (budget.limit - fixed) / max(total, 1))
+
+
+def check_objective_data(objective: Objective | None, calibration: Any) -> None:
+    """Refuse an objective without data to look at it on."""
+    if objective is None:
+        return
+    if calibration is None:
+        raise ValueError("An objective needs inputs on which to look at it; give calibration= batches of real inputs.")
+    if are_moments(calibration):
+        raise ValueError("The moments are gathered already; give the objective to tncompress.calibrate instead.")
 
 
 def checked_forms(form: str | Form | Sequence[str | Form]) -> list[Form]:
@@ -44,31 +80,73 @@ def checked_forms(form: str | Form | Sequence[str | Form]) -> list[Form]:
     return forms
 
 
-def wants_pairs(forms: Sequence[Form], choices: Mapping[str, Choice] | None, sites: Sequence[Site]) -> bool:
+def wants_pairs(
+    forms: Sequence[Form], choices: Mapping[str, Choice | Bands | None] | None, sites: Sequence[Site]
+) -> bool:
     """Whether hidden units may be (or, by a recipe, are) left out."""
     if choices is None:
         return NARROW_FORM in forms
     dims = {site.path: (site.in_dim, site.out_dim) for site in sites}
-    return any((choice.spec.in_dim, choice.spec.out_dim) != dims[path] for path, choice in choices.items())
+    return any(choice is not None and choice.dims != dims[path] for path, choice in choices.items())
 
 
-def is_global(allocation: str | None, forms: Sequence[Form], calibration: Any) -> bool:
+def check_elastic(elastic: bool, forms: Sequence[Form]) -> None:
+    """Refuse what has no components that could be left out."""
+    if elastic and not any(form.name == "low_rank" for form in forms):
+        raise ValueError(f"elastic=True is for low rank, whose components have an order; got {_listed(forms)}.")
+
+
+def refit_data(refit: Any, calibration: Any, elastic: bool) -> Any:
+    """The batches to refit on; None for no refit."""
+    if refit is False or refit is None:
+        return None
+    if elastic:
+        raise ValueError("refit and elastic do not go together: what is refitted is so at one size.")
+    if refit is not True:
+        return refit
+    if calibration is None or are_moments(calibration):
+        raise ValueError(
+            "refit=True goes over the calibration data, but calibration= gives "
+            f"{'moments' if calibration is not None else 'none'}; give refit= batches of inputs."
+        )
+    return calibration
+
+
+def is_global(
+    allocation: str | None,
+    forms: Sequence[Form],
+    calibration: Any,
+    objective: Objective | None,
+    budget: Budget,
+    embeddings: bool,
+) -> bool:
     """Whether one budget goes over all layers.
 
     Raises:
-        ValueError: the argument is another word, or the forms do not go with it.
+        ValueError: the argument is another word, or something else that was asked for does not go with it.
     """
     if allocation not in (None, "uniform", "global"):
         raise ValueError(f"allocation is 'uniform' or 'global', got {allocation!r}.")
-    if NARROW_FORM not in forms:
-        return allocation == "global" and not forms[0].fixed
-    if allocation == "uniform":
-        raise ValueError("form='narrow' shares a budget out by itself; leave allocation='uniform' away.")
-    if calibration is None:
-        raise ValueError(
-            "form='narrow' chooses hidden units by what they do: give calibration= batches of real inputs."
-        )
-    return True
+    gathered = calibration.values() if are_moments(calibration) else ()
+    has_objective = objective is not None or any(seen.gradients is not None for seen in gathered)
+    asked = {
+        "form='narrow'": NARROW_FORM in forms,
+        "embeddings=True": embeddings,
+        f"{budget}": budget.kind not in ("keep", "params"),
+    }
+    needs = [what for what, is_asked in asked.items() if is_asked]
+    if calibration is None and (NARROW_FORM in forms or embeddings):
+        what = "hidden units by what they do" if NARROW_FORM in forms else "ranks by how often tokens are seen"
+        raise ValueError(f"{needs[0]} chooses {what}: give calibration= batches of real inputs.")
+    if budget.kind == "max_loss" and not has_objective:
+        raise ValueError(f"{budget} limits what happens to an objective: give objective=, and calibration.")
+    if needs and allocation == "uniform":
+        raise ValueError(f"{needs[0]} shares one budget out by itself; leave allocation='uniform' away.")
+    if forms[0].fixed:
+        if needs:
+            raise ValueError(f"A form of fixed structure leaves nothing to choose; leave {needs[0]} away.")
+        return False
+    return bool(needs) or allocation == "global" or (allocation is None and has_objective)
 
 
 def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form], over_all: bool) -> list[Site]:
@@ -79,6 +157,8 @@ def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form], over
     """
     if not over_all:
         sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms)) for site in sites]
+    elif NARROW_FORM not in forms:
+        sites = [site if site.reason else replace(site, reason=_never_smaller(site, forms)) for site in sites]
     chosen = [site for site in sites if not site.reason]
     if not chosen:
         raise ValueError(_nothing_to_replace(sites, forms))
@@ -93,11 +173,17 @@ def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form], over
     return sites
 
 
+def _never_smaller(site: Site, forms: Sequence[Form]) -> str | None:
+    if site.is_table or smallest_params(forms, site.in_dim, site.out_dim) is not None:
+        return None
+    return f"{_NO_NETWORK} {_listed(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense"
+
+
 def _too_large(site: Site, keep: float, forms: Sequence[Form]) -> str | None:
     names = _listed(forms)
     smallest = smallest_params(forms, site.in_dim, site.out_dim)
     if smallest is None:
-        return f"{_NO_NETWORK} {names} network of {site.in_dim}x{site.out_dim} is smaller than dense"
+        return _never_smaller(site, forms)
     if keep < 1 and smallest > keep * site.num_params and not forms[0].fixed:
         share = smallest / site.num_params
         return f"the smallest {names} network keeps {share:.1%} of the kernel, more than keep={keep}"
@@ -121,26 +207,30 @@ def _listed(forms: Sequence[Form]) -> str:
     return " or ".join(form.name for form in forms)
 
 
-def checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice]:
+def checked_recipe(recipe: Recipe, sites: Sequence[Site]) -> dict[str, Choice | Bands]:
     """The recipe by path of the site, every entry checked against the model."""
     known = {path: site for site in sites for path in (site.path, *site.aliases)}
-    choices = {}
+    choices: dict[str, Choice | Bands] = {}
     for path, config in _read_recipe(recipe).items():
         site = known.get(path)
         if site is None:
             paths = ", ".join(list(known)[:12])
             raise ValueError(f"The recipe names the layer {path!r}, which the model does not have; it has {paths}.")
         try:
-            choice = Choice.from_config(config)
-            form = get_form(choice.form) if choice.form and choice.form != NARROW else None
+            choice = choice_from_config(config)
+            form = get_form(choice.form) if choice.form and choice.form not in (NARROW, BANDS) else None
         except (ValueError, TypeError, AttributeError) as error:  # a recipe may hold anything
             raise ValueError(f"The recipe for {path!r} is not valid: {error}") from None
-        if choice.spec.in_dim > site.in_dim or choice.spec.out_dim > site.out_dim:
+        if isinstance(choice, Bands) != site.is_table:
+            kind = "a table of embeddings" if site.is_table else "a dense layer"
+            raise ValueError(f"The recipe for {path!r}, {kind}, has the form {choice.form!r}, which is for the other.")
+        fits = choice.dims == (site.in_dim, site.out_dim)
+        if not fits and (site.is_table or choice.dims[0] > site.in_dim or choice.dims[1] > site.out_dim):
             raise ValueError(
-                f"The recipe for {path!r} maps {choice.spec.in_dim} to {choice.spec.out_dim} features, but the layer "
+                f"The recipe for {path!r} maps {choice.dims[0]} to {choice.dims[1]} features, but the layer "
                 f"maps {site.in_dim} to {site.out_dim}."
             )
-        if form and not holds(form, choice.spec):
+        if form and isinstance(choice, Choice) and not holds(form, choice.spec):
             raise ValueError(
                 f"The recipe for {path!r} calls {choice.spec.equation!r} {choice.form}, which it is not; write "
                 '"form": null to fit it by alternating least squares.'

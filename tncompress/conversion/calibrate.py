@@ -1,37 +1,81 @@
 """Run sample inputs through a model and gather the moments of what its dense layers see."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from tncompress.conversion.gradients import Objective, check_objective, gradients_at, selection
-from tncompress.conversion.sites import locate
-from tncompress.conversion.surgery import first_line, watched
-from tncompress.fitting.moments import Moments
+from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, rows_of
+from tncompress.conversion.calibration_passes import HELD_OUT_EVERY, Backward, Forward, added, moments_bytes
+from tncompress.conversion.gradients import Objective, check_objective
+from tncompress.conversion.probe import Probe
+from tncompress.conversion.walking import locate
+from tncompress.fitting.frequencies import TokenCounts
+from tncompress.fitting.moments import Moments, Spread
 from tncompress.progress import progress_bar
 
-MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
-SAMPLE = 2  # rows of inputs that stay with the moments
-ROWS = 32  # a batch, where calibration data come as one array
+SAMPLE = slice(2)  # rows of inputs that stay with the moments
+PROBED = 64  # batches with held-out rows on which the objective is measured
+GRADIENT_ROWS = 1000  # give as good gradients as three times as many
 
-Mask = str | Callable[[Any], Any] | None
+Seen = Moments | TokenCounts
 
 
-class Calibration(dict[str, Moments]):
-    """Moments by path, and a few of the inputs, by which `replace_dense` finds layers that share hidden units."""
+class Calibration(dict[str, Seen]):
+    """Moments by path, and what else is known from the same inputs. Those of two streams add up: `a + b`.
 
-    def __init__(self, moments: Mapping[str, Moments], sample: Any):
+    Args:
+        moments: by path.
+        sample: a few of the inputs, by which `replace_dense` finds layers that share hidden units.
+        spreads: of the objective's tensors over the rows that gave gradients; None without an objective.
+        held_out: by path, some vectors `[n, in_dim]` that layers saw and that are not in the moments.
+        probe: inputs on which a change of the objective can be measured; None without an objective.
+    """
+
+    def __init__(
+        self,
+        moments: Mapping[str, Seen],
+        sample: Any,
+        spreads: Sequence[Spread] | None = None,
+        held_out: Mapping[str, np.ndarray] | None = None,
+        probe: Probe | None = None,
+    ):
         super().__init__(moments)
-        self.sample = sample
+        self.sample, self.spreads, self.held_out, self.probe = sample, spreads, dict(held_out or {}), probe
+
+    @property
+    def energy(self) -> float | None:
+        """The sum of ||o - mean||^2 over all vectors o that the objective gave; None without an objective.
+
+        With count gradients, count tr(D^T C D S) / energy is the predicted change of the objective by an error D of a
+        kernel, relative to the objective's variance.
+        """
+        return None if self.spreads is None else sum(spread.energy for spread in self.spreads)
 
     def without_gradients(self) -> "Calibration":
         """The same without an objective."""
-        return Calibration({path: replace(m, gradients=None) for path, m in self.items()}, self.sample)
+        return Calibration(
+            {path: replace(seen, gradients=None) for path, seen in self.items()}, self.sample, None, self.held_out
+        )
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        if self.keys() != other.keys():
+            difference = ", ".join(sorted(self.keys() ^ other.keys())[:5])
+            raise ValueError(f"Calibrations of other layers do not add up: only one of them has {difference}.")
+        if (self.spreads is None) != (other.spreads is None):
+            raise ValueError("A calibration with an objective and one without do not add up; use without_gradients().")
+        return Calibration(
+            {path: seen + other[path] for path, seen in self.items()},
+            self.sample,
+            None if self.spreads is None else added(self.spreads, other.spreads),
+            {
+                path: np.concatenate([m.held_out[path] for m in (self, other) if path in m.held_out])
+                for path in {**self.held_out, **other.held_out}
+            },
+            self.probe,
+        )
 
 
 def calibrate(
@@ -40,13 +84,17 @@ def calibrate(
     data: Any,
     *,
     objective: Objective | None = None,
+    gradient_rows: int = GRADIENT_ROWS,
     mask: Mask = None,
     progress: bool | None = None,
 ) -> Calibration:
     """Moments of the inputs of the layers at `paths`, over all batches, without padding.
 
-    With an objective also those of its gradient at the layers' outputs, from a backward pass a batch: a fit then spends
-    its parameters on the outputs that move the objective. No labels are needed.
+    With an objective also those of its gradient at the layers' outputs, from backward passes: a fit then spends its
+    parameters on the outputs that move the objective. No labels are needed.
+
+    One row of the data in a hundred is kept out of the moments, and some of what it shows the layers is kept beside
+    them, so that fits can be checked on it.
 
     Args:
         model: any built Keras model; it stays as it is.
@@ -56,7 +104,9 @@ def calibrate(
         objective: what shall stay the same. `"outputs"`: all floating-point outputs of the model; another text: the
             output of that name, where outputs are a dict; both without padding. Or a function `objective(outputs, x)`
             of the model's outputs and the batch that gives a tensor (or a list or dict of some), computed with
-            `keras.ops`. None: the layers' own outputs, all alike.
+            `keras.ops`; it is called on a few rows at a time. None: the layers' own outputs, all alike.
+        gradient_rows: about how many rows of the data give gradients, evenly spread over them; all of data whose
+            number of batches is not known.
         mask: which positions count: the key of the mask in a dict input, or a function of the batch that gives an
             array `[batch, length]`. None: the Keras mask of the layer's input if it has one, else the first of the
             keys input_mask, attention_mask, padding_mask, mask.
@@ -73,152 +123,67 @@ def calibrate(
 
         moments = calibrate(encoder, paths, batches, objective=sentence)
     """
+    if gradient_rows < 1:
+        raise ValueError(f"gradient_rows must be at least 1, got {gradient_rows}.")
     layers = locate(model, paths)
     if objective is not None:
         check_objective(objective, layers)
-    batches, total = _batches(data)
-    moments: dict[str, Moments] = {}
-    gradients: dict[str, Moments] = {}
-    draw = np.random.default_rng(0)
+    batches, total = batches_of(data)
+    forward = Forward(model, layers)
+    backward = None if objective is None else Backward(model, layers, objective)
+    start, every, sample, probed = 0, 1, None, []
     for number, batch in enumerate(progress_bar(batches, "Calibrating", total, progress)):
-        x = _inputs(batch, model)
-        given = _mask(x, mask, number)
-        calls = _see_inputs(model, x, layers, given, moments, number)
-        if objective is None:
-            continue
-        shapes = [(call.shape, call.dtype) for call in calls]
-        found = gradients_at(model, x, layers, shapes, selection(objective, given), draw)
-        for call, gradient in zip(calls, found, strict=True):
-            _add(gradients, call.path, gradient, call.counts)
-            if not np.isfinite(gradients[call.path].scatter).all():
-                raise ValueError(
-                    f"The objective's gradient at the layer {call.path!r} is NaN or infinity in batch {number}."
-                )
+        x = inputs_of(batch, model)
+        rows = range(start, start := start + num_rows(x))
+        given = mask_of(x, mask, number)
+        if number == 0:
+            sample, every = rows_of(x, SAMPLE), max(1, (total or 0) * len(rows) // gradient_rows)
+        calls = forward.run(x, given, rows, number)
+        if backward is not None:
+            # Every so many rows of all data, however they are cut into batches, which may be sorted.
+            apart = slice((-1 - rows.start) % HELD_OUT_EVERY, None, HELD_OUT_EVERY)
+            if len(rows[apart]) and len(probed) < PROBED:
+                probed.append((rows_of(x, apart), None if given is None else given[apart]))
+            backward.run(x, given, rows, calls, slice(-rows.start % every, None, every), number)
+    seen = forward.seen()
+    gradients = {} if backward is None else backward.moments()
     for path in paths:
-        if path not in moments or not moments[path].count:
+        if path not in seen or not seen[path].count:
             raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
-        if objective is not None and not gradients[path].second.any():
+        if objective is not None and not gradients[path].scatter.any() and not gradients[path].mean.any():
             raise ValueError(
                 f"The objective does not depend on the layer {path!r}; exclude it, or choose an objective that does."
             )
-    found = {path: replace(moments[path], gradients=gradients.get(path)) for path in moments}
-    return Calibration(found, keras.tree.map_structure(lambda array: array[:SAMPLE], x))
+    found = {path: replace(seen[path], gradients=gradients.get(path)) for path in seen}
+    if objective is None or backward is None:
+        return Calibration(found, sample, None, forward.held_out())
+    probe = Probe(objective, probed, backward.spreads)
+    return Calibration(found, sample, backward.spreads, forward.held_out(), probe)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call of a layer: which rows of it count, and what it makes before the activation."""
+def groups_of(model: keras.Model, paths: Sequence[str], limit: float, *, with_gradients: bool) -> list[list[str]]:
+    """The paths in as few groups, in order, as keep the moments of a group within a limit, if one layer's are.
 
-    path: str
-    counts: np.ndarray | None
-    shape: tuple[int, ...]
-    dtype: str
+    Calibrated group by group, a large model takes no more memory for moments than that; every group takes passes of
+    its own, forward only as far as its last layer.
 
+    Args:
+        model: a built Keras model.
+        paths: of layers, in the order in which the model calls them.
+        limit: bytes.
+        with_gradients: there will be an objective.
 
-def _see_inputs(
-    model: keras.Model,
-    x: Any,
-    layers: Mapping[str, keras.layers.Layer],
-    given: np.ndarray | None,
-    moments: dict[str, Moments],
-    number: int,
-) -> list[_Call]:
-    """Add what the layers see in one batch to the moments; the calls, in order."""
-    calls: list[_Call] = []
-    not_finite: list[str] = []
-
-    def see(path: str, value: Any) -> None:
-        counts = _counted(value, given)
-        # bfloat16 is foreign to numpy's linear algebra
-        seen = ops.convert_to_numpy(ops.cast(value, "float32"))
-        _add(moments, path, seen, counts)
-        if not np.isfinite(moments[path].scatter).all():
-            not_finite.append(path)  # an error from within a call would get Keras's long story around it
-        layer = layers[path]
-        calls.append(_Call(path, counts, tuple(layer.compute_output_shape(seen.shape)), layer.compute_dtype))
-
-    with watched(layers, see):
-        _run(model, x, number)
-    if not_finite:
-        raise ValueError(f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it.")
-    return calls
-
-
-def _add(moments: dict[str, Moments], path: str, rows: np.ndarray, counts: np.ndarray | None) -> None:
-    with np.errstate(all="ignore"):  # what is not finite is said in words
-        found = Moments.of(rows, counts)
-    moments[path] = moments[path] + found if path in moments else found
-
-
-def _counted(value: Any, given: np.ndarray | None) -> np.ndarray | None:
-    """Which vectors of a call's input `[..., in_dim]` are no padding, `[...]`; None: all."""
-    own = getattr(value, "_keras_mask", None)
-    mask = given if own is None else ops.convert_to_numpy(own)
-    lead = tuple(value.shape[:-1])
-    if mask is None or mask.shape == lead:
-        return mask
-    return mask.reshape(-1) if lead == (mask.size,) else None
-
-
-def _run(model: keras.Model, x: Any, number: int) -> None:
-    try:
-        model(x, training=False)
-    except Exception as error:
-        reason = first_line(error)
-        raise ValueError(f"The model {model.name!r} does not take calibration batch {number} ({reason}).") from None
-
-
-def _batches(data: Any) -> tuple[Iterator[Any], int | None]:
-    """An iterator over batches, checked to hold one, and their number if it is known."""
-    if isinstance(data, Mapping) or hasattr(data, "shape"):
-        rows = {len(v) for v in (data.values() if isinstance(data, Mapping) else [data])} or {0}
-        if len(rows) != 1:
-            raise ValueError(f"The calibration arrays need equal lengths, got {sorted(rows)}.")
-        data = [_rows(data, start) for start in range(0, rows.pop(), ROWS)]
-    if isinstance(data, str) or not isinstance(data, Iterable):
-        raise TypeError(
-            f"Calibration data are an iterable of what the model takes as input (batches of arrays), got "
-            f"{type(data).__name__}."
-        )
-    total = len(data) if isinstance(data, (list, tuple)) else None
-    batches = iter(data)
-    first = list(_take_one(batches))
-    if not first:
-        raise ValueError("The calibration data are empty: give at least one batch of what the model takes as input.")
-    return chain(first, batches), total
-
-
-def _take_one(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        yield batch
-        return
-
-
-def _rows(data: Any, start: int) -> Any:
-    if isinstance(data, Mapping):
-        return {key: value[start : start + ROWS] for key, value in data.items()}
-    return data[start : start + ROWS]
-
-
-def _inputs(batch: Any, model: keras.Model) -> Any:
-    """The x of `(x, y)` and `(x, y, weights)`; what the model takes as it is otherwise."""
-    if not isinstance(batch, tuple) or not batch:
-        return batch
-    several = isinstance(getattr(model, "_inputs_struct", None), (list, tuple)) and len(model.inputs) > 1
-    is_one_of_them = several and not isinstance(batch[0], (list, tuple, Mapping))
-    return batch if is_one_of_them else batch[0]
-
-
-def _mask(x: Any, mask: Mask, number: int) -> np.ndarray | None:
-    if callable(mask):
-        return ops.convert_to_numpy(mask(x)).astype(bool)
-    if isinstance(mask, str):
-        if not isinstance(x, Mapping) or mask not in x:
-            keys = sorted(x) if isinstance(x, Mapping) else type(x).__name__
-            raise ValueError(f"Calibration batch {number} has no {mask!r} to mask with; it holds {keys}.")
-        return ops.convert_to_numpy(x[mask]).astype(bool)
-    if isinstance(x, Mapping):
-        for key in MASK_KEYS:
-            if key in x:
-                return ops.convert_to_numpy(x[key]).astype(bool)
-    return None
+    >>> model = keras.Sequential([keras.Input((100,)), *(keras.layers.Dense(100, name=name) for name in "abc")])
+    >>> groups_of(model, ["a", "b", "c"], limit=2 * 4 * 100**2, with_gradients=False)
+    [['a', 'b'], ['c']]
+    """
+    groups: list[list[str]] = []
+    room = 0.0
+    for path, layer in locate(model, paths).items():
+        size = moments_bytes(layer, with_gradients=with_gradients)
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(path)
+        room -= size
+    return groups

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.sites import locate
 from tncompress.conversion.surgery import first_line
+from tncompress.conversion.walking import locate, walk
 
 Objective = Callable[[Any, Any], Any]
 Batch = tuple[Any, np.ndarray | None]  # what the model takes, and which positions count: [batch, length]
@@ -68,7 +68,7 @@ class Distillation(keras.Model):
         seen: dict[str, Any] = {}
         hidden = next((layers for owner, layers in self._hidden if owner is model), {})
         with _watched_outputs(hidden, lambda path, value: seen.update(_named(f"layer {path}", value))):
-            outputs = model(inputs, training=False)
+            outputs = keras.tree.map_structure(_float32, model(inputs, training=False))
         found = {**_named("output", outputs), **seen}
         if self._objective is not None:
             found.update(_of_objective(self._objective(outputs, inputs)))
@@ -138,6 +138,25 @@ def frozen(teacher: keras.Model, variables: Iterable[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def computing_in(policy: keras.DTypePolicy | None, *models: keras.Model) -> Iterator[None]:
+    """Within the context, the layers of the models compute as the policy says; None: as before.
+
+    The variables keep their dtypes. Layers that are quantised, or have policies of their own for their parts, stay as
+    they are.
+    """
+    every = [layer for model in models for _, layer in (("", model), *walk(model))] if policy is not None else []
+    layers = [layer for layer in every if type(layer.dtype_policy) is keras.DTypePolicy]
+    before = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.dtype_policy = own
+
+
+@contextlib.contextmanager
 def _watched_outputs(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], None]) -> Iterator[None]:
     """Within the context, every call of a layer gives its output to `see(path, output)` as well."""
 
@@ -168,6 +187,12 @@ def _named(prefix: str, structure: Any) -> dict[str, Any]:
         if hasattr(value, "dtype") and keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
             found["/".join([prefix, *map(str, path)])] = value
     return found
+
+
+def _float32(value: Any) -> Any:
+    """An objective may multiply outputs with float32, which TensorFlow refuses for those of half the precision."""
+    is_half = hasattr(value, "dtype") and keras.backend.standardize_dtype(value.dtype) in ("bfloat16", "float16")
+    return ops.cast(value, "float32") if is_half else value
 
 
 def _group(name: str) -> str:

@@ -1,30 +1,33 @@
-"""From sites to fits: which moments there are for them, which network each gets, and its cores."""
+"""From choices to fits: cores, biases and tables for every site, and how far each is from what was there."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from tncompress.conversion.calibrate import Calibration, Mask, calibrate
-from tncompress.conversion.gradients import Objective
-from tncompress.conversion.pairs import Pair, find_pairs
-from tncompress.conversion.planning import Choices, kernel_of
+from tncompress.conversion.batches import Mask
+from tncompress.conversion.dense_maps import bias_of
+from tncompress.conversion.elastic import components
+from tncompress.conversion.pairs import Pair
+from tncompress.conversion.planning import Places, Plan
+from tncompress.conversion.refit import refit
 from tncompress.conversion.saving import Outcome
-from tncompress.conversion.sites import Site, locate
-from tncompress.fitting.allocate import Choice
+from tncompress.conversion.sites import Site
+from tncompress.conversion.walking import locate
+from tncompress.fitting.choice import NARROW, Bands, Choice
+from tncompress.fitting.embedding import EmbeddingFit, fit_embedding
 from tncompress.fitting.fit import Fit, fit, relative_error
-from tncompress.fitting.moments import Moments
-from tncompress.fitting.offers import NARROW, Place, inputs_of, outputs_of
+from tncompress.fitting.place import Place, Table, hidden_covariance, inputs_of, outputs_of
 from tncompress.fitting.units import narrow
-from tncompress.forms import Form
+from tncompress.forms import Form, low_rank
 from tncompress.layers.pivoted import pivoted
 from tncompress.linalg import psd_root
 from tncompress.network.plan import to_dense
 from tncompress.progress import progress_bar
+
+ROOM = "the budget has room for it as it is"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Fitted:
     Args:
         cores: of the network, as the layer stores them.
         order: of a layer with pivots, see `TNPivoted`; else None.
-        bias: what the layer's bias becomes; None if it has none.
+        bias: `[out_dim]`, what the layer's bias becomes; None if it has none.
     """
 
     cores: list[np.ndarray]
@@ -45,48 +48,129 @@ class Fitted:
 def fit_all(
     model: keras.Model,
     sites: Sequence[Site],
-    places: Mapping[str, Place],
-    choices: Choices,
+    places: Places,
+    plan: Plan,
     pairs: Sequence[Pair],
     forms: Sequence[Form],
     seed: int,
+    elastic: bool,
     progress: bool | None,
-) -> tuple[list[Outcome], dict[str, Fitted]]:
-    """Fit the chosen network for every site."""
+) -> tuple[list[Outcome], dict[str, Fitted | EmbeddingFit], dict[str, np.ndarray]]:
+    """Fit the chosen network for every site.
+
+    Returns:
+        what became of the sites; what goes into their places, by path; and of layers that lost outputs those that
+        stay, by path.
+    """
     layers = locate(model, [site.path for site in sites])
-    biases = {path: None if layer.bias is None else ops.convert_to_numpy(layer.bias) for path, layer in layers.items()}
-    hidden = _hidden_units(places, choices, pairs)
-    outcomes, fitted = [], {}
+    narrowed = _narrowed(places, plan, pairs)
+    outcomes: list[Outcome] = []
+    fitted: dict[str, Fitted | EmbeddingFit] = {}
     for site in progress_bar(sites, "Fitting", shown=progress):
-        place, choice = places[site.path], choices[site.path]
+        place, choice = places[site.path], plan.choices[site.path]
         if choice is None:
-            reason = "the budget has room for the dense kernel"
-            outcomes.append(Outcome(site.path, site.in_dim, site.out_dim, reason=reason))
-            continue
-        narrowed = hidden.get(site.path)
-        bias = biases[site.path]
-        if narrowed is not None and bias is not None:
-            bias = narrowed.bias(bias)
-        place = place if narrowed is None else narrowed.place
-        # Forms that are given themselves need not be registered; a recipe has names.
-        form = next((form for form in forms if form.name == choice.form), choice.form)
-        found = _fit(place, choice, form, seed)
-        if bias is not None and found.bias is not None:
-            bias = bias + found.bias
-        cores, order = pivoted(*found.cores) if choice.pivots else (found.cores, None)
-        fitted[site.path] = Fitted(cores, order, bias)
-        errors = (found.weight_error, found.output_error, found.loss_error)
-        if narrowed is not None and narrowed.units_in is not None:
-            errors = _errors_with_lost_units(places[site.path], narrowed.units_in, choice, found)
-        outcomes.append(Outcome(site.path, site.in_dim, site.out_dim, choice, found.method, *errors))
-    return outcomes, fitted
+            outcomes.append(Outcome(site.path, site.in_dim, site.out_dim, reason=ROOM, is_table=site.is_table))
+        elif isinstance(place, Table):
+            fitted[site.path], outcome = _fit_table(site, place, choice)
+            outcomes.append(outcome)
+        else:
+            # Forms that are given themselves need not be registered; a recipe has names.
+            form = next((form for form in forms if form.name == choice.form), choice.form)
+            bias = bias_of(layers[site.path])
+            fitted[site.path], outcome = _fit_place(
+                site, place, choice, narrowed.get(site.path), bias, form, seed, elastic
+            )
+            outcomes.append(outcome)
+    made = {path: found.units_out for path, found in narrowed.items() if found.units_out is not None}
+    return outcomes, fitted, made
+
+
+def refit_all(
+    model: keras.Model,
+    small: keras.Model,
+    data: Any,
+    outcomes: Sequence[Outcome],
+    units: Mapping[str, np.ndarray],
+    moments: Mapping[str, Any],
+    mask: Mask,
+    progress: bool | None,
+) -> list[Outcome]:
+    """Fit the networks once more in place, see `refit`; what became of them then."""
+    paths = [outcome.path for outcome in outcomes if outcome.choice and not outcome.is_table]
+    gradients = {path: moments[path].gradients for path in paths if path in moments and moments[path].gradients}
+    done = refit(model, small, data, paths=paths, units=units, gradients=gradients, mask=mask, progress=progress)
+    better = {path for path, result in done.items() if result.taken}
+    return [replace(o, method=f"{o.method}, refitted") if o.path in better else o for o in outcomes]
+
+
+def _fit_table(site: Site, table: Table, choice: Bands) -> tuple[EmbeddingFit, Outcome]:
+    found = fit_embedding(table.table, table.frequencies, choice.bands, table.moment)
+    has_objective = table.gradients is not None
+    outcome = Outcome(
+        site.path,
+        site.in_dim,
+        site.out_dim,
+        choice,
+        "bands by token frequency" + (", two-sided" if has_objective else ""),
+        weight_error=found.weight_error,
+        output_error=found.output_error,
+        predicted_loss=found.loss * table.unit if has_objective else None,
+        is_table=True,
+    )
+    return found, outcome
+
+
+def _fit_place(
+    site: Site,
+    place: Place,
+    choice: Choice,
+    narrowed: "_Narrowed | None",
+    bias: np.ndarray | None,
+    form: Form | str | None,
+    seed: int,
+    elastic: bool,
+) -> tuple[Fitted, Outcome]:
+    if narrowed is not None and bias is not None:
+        bias = narrowed.bias(bias)
+    found = _fit(place if narrowed is None else narrowed.place, choice, form, seed)
+    if bias is not None and found.bias is not None:
+        bias = bias + found.bias
+    cores, order = pivoted(*found.cores) if choice.pivots else (found.cores, None)
+    units = None if narrowed is None else narrowed.units_in
+    seen, approximation = place if narrowed is None else narrowed.place, to_dense(choice.spec, found.cores)
+    ordered = {}
+    if elastic and choice.form == low_rank.FORM.name:
+        mean = seen.moments.mean if seen.centred and seen.moments is not None else None
+        ordered = components(*found.cores, seen.metrics, seen.unit, mean)
+    if units is not None:  # against all hidden units
+        seen, approximation = place, _with_zeros(approximation, units, len(place.kernel))
+    inputs, outputs = seen.metrics
+    outcome = Outcome(
+        site.path,
+        site.in_dim,
+        site.out_dim,
+        choice,
+        found.method,
+        weight_error=relative_error(seen.kernel, approximation),
+        output_error=None if inputs is None else relative_error(seen.kernel, approximation, inputs),
+        loss_error=None if outputs is None else relative_error(seen.kernel, approximation, inputs, outputs),
+        predicted_loss=None if outputs is None else seen.loss(approximation),
+        held_out_ratio=seen.held_out_ratio(approximation),
+        **ordered,
+    )
+    return Fitted(cores, order, bias), outcome
+
+
+def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
+    found = np.zeros((count, rows.shape[1]))
+    found[units] = rows
+    return found
 
 
 def _fit(place: Place, choice: Choice, form: Form | str | None, seed: int) -> Fit:
     if choice.form != NARROW:
         return fit(place.kernel, choice.spec, place.moments, form=form, centred=place.centred, seed=seed)
-    none = None if place.moments is None else 0.0
-    return Fit([place.kernel], None, 0.0, none, none, "hidden units chosen and folded")
+    return Fit([place.kernel], None, 0.0, None, None, "hidden units chosen and folded")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +187,21 @@ class _Narrowed:
         return bias if self.shift is None else (bias + self.shift).astype(bias.dtype)
 
 
-def _hidden_units(places: Mapping[str, Place], choices: Choices, pairs: Sequence[Pair]) -> dict[str, _Narrowed]:
+def _narrowed(places: Places, plan: Plan, pairs: Sequence[Pair]) -> dict[str, _Narrowed]:
     """The narrower kernels of pairs whose choices have fewer hidden units than the model."""
     found: dict[str, _Narrowed] = {}
     for pair in pairs:
-        second, choice = places.get(pair.second), choices.get(pair.second)
-        if second is None or choice is None or choice.spec.in_dim == len(second.kernel):
+        second, choice = places.get(pair.second), plan.choices.get(pair.second)
+        if not isinstance(second, Place) or choice is None or choice.dims[0] == len(second.kernel):
             continue
-        covariance, moment = second.metrics
-        root = None if moment is None else psd_root(moment)
-        units = narrow(second.kernel, covariance, root, [choice.spec.in_dim])[0].units
+        units = plan.units.get(pair.second)
+        if units is None:  # a recipe tells how many, not which
+            covariance, moment = hidden_covariance(second), second.metrics[1]
+            root = None if moment is None else psd_root(moment)
+            units = narrow(second.kernel, covariance, root, [choice.dims[0]])[0].units
         narrower = inputs_of(second, units)
         for path in pair.first:
-            found[path] = _Narrowed(outputs_of(places[path], units), None, units, None)
+            found[path] = _Narrowed(outputs_of(places[path], units), None, units, None)  # type: ignore[arg-type]
         shift = None
         if second.moments is not None and second.centred:
             # What the lost units gave on average, less what the others already give for them.
@@ -123,94 +209,3 @@ def _hidden_units(places: Mapping[str, Place], choices: Choices, pairs: Sequence
             shift = mean @ second.kernel - mean[units] @ narrower.kernel
         found[pair.second] = _Narrowed(narrower, units, None, shift)
     return found
-
-
-def _errors_with_lost_units(place: Place, units: np.ndarray, choice: Choice, found: Fit) -> tuple:
-    """The errors of a second kernel against all of its hidden units."""
-    approximation = np.zeros(place.kernel.shape)
-    approximation[units] = to_dense(choice.spec, found.cores)
-    inputs, outputs = place.metrics
-    return (
-        relative_error(place.kernel, approximation),
-        None if inputs is None else relative_error(place.kernel, approximation, inputs),
-        None if outputs is None else relative_error(place.kernel, approximation, inputs, outputs),
-    )
-
-
-def pairs_of(model: keras.Model, sites: Sequence[Site], moments: Mapping[str, Moments]) -> list[Pair]:
-    """Which of the sites share hidden units.
-
-    Raises:
-        ValueError: there are no inputs to try it on.
-    """
-    if not isinstance(moments, Calibration):
-        raise ValueError(
-            "Hidden units can be left out only where the model's inputs are known: give calibration= batches, or what "
-            "tncompress.calibrate returned."
-        )
-    return find_pairs(model, sites, moments.sample)
-
-
-def check_objective_data(objective: Objective | None, calibration: Any) -> None:
-    if objective is None:
-        return
-    if calibration is None:
-        raise ValueError("An objective needs inputs on which to look at it; give calibration= batches of real inputs.")
-    if _are_moments(calibration):
-        raise ValueError("The moments are gathered already; give the objective to tncompress.calibrate instead.")
-
-
-def _are_moments(calibration: Any) -> bool:
-    return isinstance(calibration, Mapping) and any(isinstance(given, Moments) for given in calibration.values())
-
-
-def moments_of(
-    model: keras.Model,
-    sites: Sequence[Site],
-    calibration: Any,
-    objective: Objective | None,
-    mask: Mask,
-    progress: bool | None,
-) -> Mapping[str, Moments]:
-    """Moments of the sites' inputs: gathered now, gathered before, or none."""
-    if calibration is None:
-        return {}
-    if _are_moments(calibration):
-        moments = calibration
-        for site in sites:
-            _check_moments(moments.get(site.path), site)
-    else:
-        paths = [site.path for site in sites]
-        moments = calibrate(model, paths, calibration, objective=objective, mask=mask, progress=progress)
-    few = [site for site in sites if moments[site.path].count < site.in_dim]
-    if few:
-        warnings.warn(
-            f"{len(few)} layers saw fewer vectors than they have features (e.g. {few[0].path!r}: "
-            f"{moments[few[0].path].count} for {few[0].in_dim}); calibrate on more inputs.",
-            stacklevel=3,
-        )
-    return moments
-
-
-def _check_moments(moments: Moments | None, site: Site) -> None:
-    if moments is None:
-        raise ValueError(f"The calibration moments lack the layer {site.path!r}; gather them for all chosen layers.")
-    if len(moments.mean) != site.in_dim or not moments.count:
-        raise ValueError(
-            f"The calibration moments of {site.path!r} are of {moments.count} vectors of {len(moments.mean)} features, "
-            f"but the layer takes {site.in_dim}; gather them on this model."
-        )
-    if moments.gradients is not None and len(moments.gradients.mean) != site.out_dim:
-        raise ValueError(
-            f"The calibration moments of {site.path!r} have gradients of {len(moments.gradients.mean)} features, but "
-            f"the layer makes {site.out_dim}; gather them on this model."
-        )
-    arrays = [a for m in (moments, moments.gradients) if m is not None for a in (m.mean, m.scatter)]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"The calibration moments of {site.path!r} hold NaN or infinity; gather them again.")
-
-
-def check_kernels(model: keras.Model, sites: Sequence[Site]) -> None:
-    for path, layer in locate(model, [site.path for site in sites]).items():
-        if not np.isfinite(kernel_of(layer)).all():
-            raise ValueError(f"The kernel of the layer {path!r} holds NaN or infinity; repair or exclude it.")

@@ -5,18 +5,23 @@ second moment E[g g^T] = J^T J: the Gauss-Newton matrix of sum (o - o')^2, from 
 1990).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.surgery import preactivated
+from tncompress.conversion.watching import preactivated
 
 ALL_OUTPUTS = "outputs"
+MOST_ORTHOGONAL = 1024  # numbers of a row; for more there are hardly ever as many rows
 
 Objective = str | Callable[[Any, Any], Any]
+Tensors = Sequence[tuple[Any, np.ndarray | None]]  # each with the positions of it that count; None: all
+Change = Callable[[str, Any], Any]
 
 
 def check_objective(objective: Objective, layers: Mapping[str, keras.layers.Layer]) -> None:
@@ -27,10 +32,10 @@ def check_objective(objective: Objective, layers: Mapping[str, keras.layers.Laye
             f"the batch, got {objective!r}."
         )
     backend = keras.backend.backend()
-    if backend not in _GRADIENT:
+    if backend not in _RECORDED:
         raise ValueError(f"An objective needs gradients, which Keras's {backend} backend does not have.")
     for path, layer in layers.items():
-        if not hasattr(layer, "activation"):
+        if not (hasattr(layer, "activation") or isinstance(layer, keras.layers.Embedding)):
             raise ValueError(f"Gradients are gathered at Dense layers, but {path!r} is {type(layer).__name__}.")
 
 
@@ -38,35 +43,43 @@ def gradients_at(
     model: keras.Model,
     x: Any,
     layers: Mapping[str, keras.layers.Layer],
-    calls: Sequence[tuple[tuple[int, ...], str]],
-    wanted: Callable[[Any, Any], Sequence[Any]],
-    draw: np.random.Generator,
-) -> list[np.ndarray]:
-    """The gradient of a random projection, for every call of a layer: `[..., out_dim]`, before the activation.
+    wanted: Callable[[Any, Any], Tensors],
+    rows: Sequence[int],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The gradient of a random projection at every call of a layer, and the tensors that were projected.
 
     Args:
         model: called with x.
         x: one batch.
         layers: to look at, by path.
-        calls: shape and dtype of what every call of such a layer makes, in order.
-        wanted: outputs and batch to the tensors that are projected.
-        draw: of the signs.
+        wanted: outputs and batch to the tensors that are projected, see `selection`.
+        rows: numbers of the batch's rows among all that give gradients, by which signs are drawn: the same in batches
+            of any size.
+
+    Returns:
+        gradients `[..., out_dim]`, before the activation, one for every call in order; and of every tensor the vectors
+        that count, `[n, features]`.
     """
 
-    def projection(nudges: Sequence[Any]) -> Any:
-        left = iter(nudges)
-        with preactivated(layers, lambda _, y: ops.add(y, next(left))):
-            tensors = wanted(model(x, training=False), x)
-        signs = [draw.choice(np.array([-1.0, 1.0], "float32"), ops.shape(tensor)) for tensor in tensors]
-        products = (ops.multiply(ops.cast(tensor, "float32"), v) for tensor, v in zip(tensors, signs, strict=True))
-        return sum(map(ops.sum, products))
+    def forward(change: Change) -> Tensors:
+        with preactivated(layers, change):
+            return wanted(model(x, training=False), x)
 
-    gradients = _GRADIENT[keras.backend.backend()](projection, [ops.zeros(shape, dtype) for shape, dtype in calls])
-    return [ops.convert_to_numpy(ops.cast(gradient, "float32")) for gradient in gradients]
+    def projection(tensors: Tensors) -> Any:
+        products = []
+        for number, (tensor, counts) in enumerate(tensors):
+            signs = _signs(tuple(tensor.shape), rows, number)
+            if counts is not None:
+                signs *= counts.reshape(*counts.shape, *[1] * (signs.ndim - counts.ndim))
+            products.append(ops.sum(ops.multiply(ops.cast(tensor, "float32"), signs)))
+        return sum(products)
+
+    tensors, gradients = _RECORDED[keras.backend.backend()](forward, projection)
+    return [_numpy(gradient) for gradient in gradients], [vectors_of(_numpy(t), counts) for t, counts in tensors]
 
 
-def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, Any], Sequence[Any]]:
-    """What an objective asks for, as a function of outputs and batch that gives a list of floating-point tensors.
+def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, Any], Tensors]:
+    """What an objective asks for, as a function of outputs and batch that gives floating-point tensors.
 
     Args:
         objective: see `tncompress.calibrate`.
@@ -76,7 +89,7 @@ def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, A
         ValueError: when called, if the model has no output of that name, or there is no floating-point tensor.
     """
 
-    def select(outputs: Any, x: Any) -> Sequence[Any]:
+    def select(outputs: Any, x: Any) -> Tensors:
         if callable(objective):
             chosen = objective(outputs, x)
         elif objective == ALL_OUTPUTS:
@@ -90,44 +103,114 @@ def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, A
         tensors = [t for t in tensors if keras.backend.is_float_dtype(keras.backend.standardize_dtype(t.dtype))]
         if not tensors:
             raise ValueError("The objective gives no floating-point tensor; return what matters about the outputs.")
-        return tensors if callable(objective) else [_without_padding(tensor, mask) for tensor in tensors]
+        return [(tensor, None if callable(objective) else _positions(tensor, mask)) for tensor in tensors]
 
     return select
 
 
-def _without_padding(tensor: Any, mask: np.ndarray | None) -> Any:
-    if mask is None or tuple(tensor.shape[: mask.ndim]) != mask.shape:
-        return tensor
-    return ops.where(mask.reshape(*mask.shape, *[1] * (len(tensor.shape) - mask.ndim)), tensor, ops.zeros_like(tensor))
+def _positions(tensor: Any, mask: np.ndarray | None) -> np.ndarray | None:
+    """The mask, where a tensor has its positions."""
+    return None if mask is None or tuple(tensor.shape[: mask.ndim]) != mask.shape else mask
 
 
-def _by_tensorflow(function: Callable, at: list) -> list:
+def vectors_of(tensor: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """The vectors of a tensor that count `[n, features]`; of numbers for rows or positions, vectors of one number."""
+    if tensor.ndim <= 1 or (counts is not None and counts.ndim == tensor.ndim):
+        tensor = tensor[..., None]
+    if counts is not None:
+        tensor = tensor[counts]
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _signs(shape: tuple[int, ...], rows: Sequence[int], number: int) -> np.ndarray:
+    """Random signs, float32; those of a row are its own."""
+    if not shape or shape[0] != len(rows):
+        return _independent(math.prod(shape), (number, rows[0])).reshape(shape)
+    size = math.prod(shape[1:])
+    draw = _orthogonal if size <= MOST_ORTHOGONAL else lambda size, row, number: _independent(size, (number, row))
+    return np.stack([draw(size, row, number) for row in rows]).reshape(shape)
+
+
+def _independent(size: int, seed: tuple[int, ...]) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, 256, -(-size // 8), np.uint8)
+    return (2.0 * np.unpackbits(drawn, count=size) - 1.0).astype("float32")
+
+
+def _orthogonal(size: int, row: int, number: int) -> np.ndarray:
+    """Those of a Hadamard matrix with random signs of its columns: over as many rows as it has, sum v v^T is exact."""
+    order = max(1, 1 << (size - 1).bit_length())
+    cycle, position = divmod(row, order)
+    return _hadamard(order)[position, :size] * _independent(order, (number, cycle))[:size]
+
+
+@lru_cache(maxsize=4)
+def _hadamard(order: int) -> np.ndarray:
+    from scipy.linalg import hadamard
+
+    return hadamard(order).astype("float32")
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))  # bfloat16 is foreign to numpy's linear algebra
+
+
+# -- backends: run forward, and give its tensors and the gradient of their projection at every place it came by ------
+
+
+def _by_tensorflow(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
     import tensorflow
 
+    made = []
     with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(at)
-        value = function(at)
-    return tape.gradient(value, at, unconnected_gradients=tensorflow.UnconnectedGradients.ZERO)
+
+        def watch(_: str, y: Any) -> Any:
+            tape.watch(y)
+            made.append(y)
+            return y
+
+        tensors = forward(watch)
+        value = projection(tensors)
+    zero = tensorflow.UnconnectedGradients.ZERO
+    return tensors, [tensorflow.convert_to_tensor(g) for g in tape.gradient(value, made, unconnected_gradients=zero)]
 
 
-def _by_jax(function: Callable, at: list) -> list:
+def _by_jax(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+    """Twice forward: JAX differentiates functions, here of what is added to the places, whose shapes come first."""
     import jax
 
-    return jax.grad(function)(at)
+    nudges = []
+
+    def measure(_: str, y: Any) -> Any:
+        nudges.append(ops.zeros(y.shape, y.dtype))
+        return y
+
+    tensors = forward(measure)
+
+    def function(given: list) -> Any:
+        left = iter(given)
+        return projection(forward(lambda _, y: ops.add(y, next(left))))
+
+    return tensors, jax.grad(function)(nudges)
 
 
-def _by_torch(function: Callable, at: list) -> list:
+def _by_torch(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
     import torch
 
-    with torch.enable_grad():
-        at = [point.detach().requires_grad_() for point in at]
-        value = function(at)
+    made = []
+
+    def watch(_: str, y: Any) -> Any:
+        # Nothing before the first place needs to be recorded.
+        torch.set_grad_enabled(True)
+        made.append(y if y.requires_grad else y.detach().requires_grad_())
+        return made[-1]
+
+    with torch.no_grad():  # brings back what it was before
+        tensors = forward(watch)
+        value = projection(tensors)
     if not value.requires_grad:
-        return [torch.zeros_like(point) for point in at]
-    found = torch.autograd.grad(value, at, allow_unused=True)
-    return [
-        torch.zeros_like(point) if gradient is None else gradient for point, gradient in zip(at, found, strict=True)
-    ]
+        return tensors, [torch.zeros_like(y) for y in made]
+    found = torch.autograd.grad(value, made, allow_unused=True)
+    return tensors, [torch.zeros_like(y) if g is None else g for y, g in zip(made, found, strict=True)]
 
 
-_GRADIENT = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}
+_RECORDED = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}

@@ -13,10 +13,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.sites import Site, locate
-from tncompress.conversion.surgery import answered, preactivated, watched
+from tncompress.conversion.batches import rows_of
+from tncompress.conversion.dense_maps import DenseLayer, dense_map
+from tncompress.conversion.sites import Site
+from tncompress.conversion.walking import locate
+from tncompress.conversion.watching import answered, preactivated, watched
 
-ROWS = 2  # of the batch that is tried
+ROWS = slice(2)  # of the batch that are tried
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,11 @@ def find_pairs(model: keras.Model, sites: Sequence[Site], batch: Any) -> list[Pa
         sites: of layers that may be taken; shared ones never are.
         batch: what the model takes as input. A few rows are enough, and no more are used.
     """
-    sites = [site for site in sites if not site.aliases]
-    if len(sites) < 2:
+    by_path = {site.path: site for site in sites if not site.aliases and not site.is_table}
+    layers = {path: layer for path, layer in locate(model, list(by_path)).items() if _has_single_axes(layer)}
+    if len(layers) < 2:
         return []
-    trial = _Trial(model, locate(model, [site.path for site in sites]), _few(batch))
-    by_path = {site.path: site for site in sites}
+    trial = _Trial(model, layers, rows_of(batch, ROWS))
     pairs, taken = [], set()
     for position, second in enumerate(trial.order):
         width = by_path[second].in_dim
@@ -55,6 +58,18 @@ def find_pairs(model: keras.Model, sites: Sequence[Site], batch: Any) -> list[Pa
             pairs.append(Pair(first, second))
             taken |= {*first, second}
     return pairs
+
+
+def _has_single_axes(layer: DenseLayer) -> bool:
+    """Features lie on one axis: heads of attention by their features, say, stay as they are."""
+    found = dense_map(layer)
+    return len(found.in_shape) == len(found.out_shape) == 1
+
+
+def _has_units(layer: keras.layers.Layer) -> bool:
+    """Features lie on one axis on both sides: those of heads cannot leave one by one."""
+    found = dense_map(layer)
+    return len(found.in_shape) == len(found.out_shape) == 1
 
 
 class _Trial:
@@ -141,7 +156,3 @@ def _numpy(tensor: Any) -> np.ndarray:
 
 def _floats(outputs: Any) -> list[np.ndarray]:
     return [_numpy(tensor) for tensor in keras.tree.flatten(outputs)]
-
-
-def _few(batch: Any) -> Any:
-    return keras.tree.map_structure(lambda array: array[:ROWS], batch)

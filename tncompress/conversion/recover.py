@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.calibrate import Mask, _batches, _inputs, _mask
+from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of
 from tncompress.conversion.course import Course, dataset
-from tncompress.conversion.distillation import Batch, Distillation, Objective, frozen
-from tncompress.conversion.replace import _compile_like
-from tncompress.conversion.sites import walk
+from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in, frozen
+from tncompress.conversion.replace import compile_like
 from tncompress.conversion.surgery import copy_model
+from tncompress.conversion.walking import walk
 
 HELD_OUT = 4  # batches at most, where a fraction is held out
 GRADIENT_NORM = 1.0  # over all variables; longer gradients are shortened
@@ -38,6 +38,7 @@ def recover(
     learning_rate: float = 5e-4,
     epochs: float = 1.0,
     minutes: float | None = None,
+    dtype: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     seed: int = 0,
     progress: bool | None = None,
@@ -65,6 +66,8 @@ def recover(
         learning_rate: of Adam, at its highest: a short warm-up, then a linear decay to 0.
         epochs: how often to see the data; may be a fraction.
         minutes: train for no longer; None: only `epochs` count.
+        dtype: what both models compute in meanwhile, e.g. "mixed_bfloat16": faster where the processor has it, and the
+            variables stay what they are. None: as the models do.
         clock: gives the seconds that `minutes` are measured with, e.g. `time.process_time`: processor time.
         seed: of the order of the batches, and of which are held out.
         progress: show a bar and the held-out losses; None: if it runs long in a terminal.
@@ -86,20 +89,22 @@ def recover(
     """
     started = clock()
     _check_numbers(learning_rate, epochs, minutes)
+    policy = _policy(dtype)
     draw = np.random.default_rng(seed)
     training, held_out = _split(student, data, mask, validation, draw)
     copy = copy_model(student)
     chosen = _chosen(copy, include, exclude)
     distillation = Distillation(copy, teacher, objective, layers)
-    distillation.prepare(held_out[:HELD_OUT])
-    for model in (copy, teacher):
-        _unshare(model)
-    with frozen(teacher, [variable for variable in copy.trainable_variables if id(variable) not in chosen]):
+    fixed = [variable for variable in copy.trainable_variables if id(variable) not in chosen]
+    with computing_in(policy, copy, teacher), frozen(teacher, fixed):
+        distillation.prepare(held_out[:HELD_OUT])
         distillation.compile(
             keras.optimizers.Adam(learning_rate, global_clipnorm=GRADIENT_NORM),
             # TensorFlow would compile every length of batch anew.
             jit_compile=keras.backend.backend() == "jax",
         )
+        # Else TensorFlow traces the first step twice, once to make the optimizer's variables: seconds.
+        distillation.optimizer.build(distillation.trainable_variables)
         steps = max(1, round(epochs * len(training)))
         course = Course(held_out, learning_rate, steps, minutes, clock, started, progress)
         distillation.fit(
@@ -113,7 +118,7 @@ def recover(
         )
     copy.history = keras.callbacks.History()
     copy.history.history = course.curve
-    _compile_like(copy, student)
+    compile_like(copy, student)
     return copy
 
 
@@ -140,9 +145,9 @@ def _split(
 
 def _read(model: keras.Model, data: Any, mask: Mask) -> list[Batch]:
     found = []
-    for number, batch in enumerate(_batches(data)[0]):
-        inputs = _inputs(batch, model)
-        found.append((keras.tree.map_structure(_as_numpy, inputs), _mask(inputs, mask, number)))
+    for number, batch in enumerate(batches_of(data)[0]):
+        inputs = inputs_of(batch, model)
+        found.append((keras.tree.map_structure(_as_numpy, inputs), mask_of(inputs, mask, number)))
     return found
 
 
@@ -159,6 +164,18 @@ def _check_numbers(learning_rate: float, epochs: float, minutes: float | None) -
             raise ValueError(f"{name} is a number above 0, got {value!r}.")
 
 
+def _policy(dtype: str | None) -> keras.DTypePolicy | None:
+    if dtype is None:
+        return None
+    try:
+        policy = keras.dtype_policies.get(dtype)
+    except Exception:  # Keras raises several, for other types than text too
+        policy = None
+    if type(policy) is not keras.DTypePolicy:  # those of integers would quantise the models
+        raise ValueError(f"dtype is a policy of floating-point numbers such as 'mixed_bfloat16', got {dtype!r}.")
+    return policy
+
+
 def _chosen(model: keras.Model, include: Patterns | None, exclude: Patterns | None) -> set[int]:
     """Ids of the trainable variables that are trained."""
     paths = _paths_of_variables(model)
@@ -170,13 +187,6 @@ def _chosen(model: keras.Model, include: Patterns | None, exclude: Patterns | No
     if not chosen:
         raise ValueError("No variable is left to train; choose others with include= and exclude=, or set trainable.")
     return chosen
-
-
-def _unshare(model: keras.Model) -> None:
-    """Arrays of its own for every variable: JAX's `fit` deletes what it replaces, even if other models hold it."""
-    if keras.backend.backend() == "jax":
-        for variable in model.variables:
-            variable.assign(ops.copy(variable.value))
 
 
 def _paths_of_variables(model: keras.Model) -> dict[int, str]:

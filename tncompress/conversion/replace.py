@@ -6,56 +6,61 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.arguments import (
     NARROW_FORM,
     Recipe,
-    check_keep,
+    check_elastic,
+    check_objective_data,
+    checked_budget,
     checked_forms,
     checked_recipe,
     is_global,
+    kept_fraction,
+    refit_data,
     wants_pairs,
     with_reasons,
 )
 from tncompress.conversion.calibrate import Mask
-from tncompress.conversion.fit_sites import (
-    Fitted,
-    check_kernels,
-    check_objective_data,
-    fit_all,
-    moments_of,
-    pairs_of,
-)
+from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
+from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
+from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
-from tncompress.conversion.planning import globally, places_of, uniform
-from tncompress.conversion.saving import Compression, Outcome, compression_of, remember
-from tncompress.conversion.sites import Filter, Site, find_sites, locate, walk
+from tncompress.conversion.planning import Plan, globally, places_of, uniform
+from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
+from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.conversion.surgery import (
     classes_of,
     copy_model,
     copy_weights,
     first_line,
     model_config,
-    put_networks,
     rebuilt,
 )
-from tncompress.fitting.allocate import Choice
+from tncompress.conversion.walking import locate, walk
+from tncompress.fitting.budget import Budget
+from tncompress.fitting.choice import Bands, Choice
+from tncompress.fitting.embedding import EmbeddingFit
 from tncompress.forms import Form
+from tncompress.layers.embedding import TNEmbedding
 
 
 def replace_dense(
     model: keras.Model,
-    keep: float = 0.5,
+    keep: float | None = None,
     *,
+    budget: Budget | None = None,
     form: str | Form | Sequence[str | Form] = "low_rank",
     include: Filter | None = None,
     exclude: Filter | None = None,
+    embeddings: bool = False,
     calibration: Any = None,
     objective: Objective | None = None,
     mask: Mask = None,
     allocation: str | None = None,
     pivots: bool = True,
+    elastic: bool = False,
+    refit: Any = False,
     recipe: Recipe | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -69,14 +74,17 @@ def replace_dense(
     Args:
         model: a built Keras model of any kind: Functional, Sequential, subclassed, nested, from keras_hub.
         keep: fraction of the chosen layers' kernel parameters that stays, in (0, 1]; never exceeded, and met as
-            closely as the ranks allow.
+            closely as the ranks allow. None: half, if there is no budget.
+        budget: another limit instead: parameters of the whole model, FLOPs, time, or predicted loss, see `Budget`.
         form: a factorisation by name, see `tncompress.FORMS`, or a `Form`; of several, every layer gets the one that
             fits it best. A form of fixed structure, such as `tncompress.forms.expand_condense.form(blocks=6,
             bond=128)`, is taken as it is: keep is then only a limit. `"narrow"`, alone or among several, leaves out
             hidden units between two layers and lets the others stand in for them.
         include: only layers whose path contains this regular expression (or one of several, or for whose `Site`
-            this function is true). None: all dense layers.
+            this function is true). None: all dense layers, also those of attention.
         exclude: not these layers, likewise.
+        embeddings: large tables of embeddings too, as bands of low rank by how often tokens are seen, see
+            `TNEmbedding`. Needs calibration.
         calibration: an iterable of batches of what the model takes as input, a `tf.data.Dataset`, or all inputs at
             once as an array or a dict of arrays; or the moments that `tncompress.calibrate` gave, to use them again.
             No labels are needed; a thousand real inputs do.
@@ -85,10 +93,16 @@ def replace_dense(
             objective bring it along.
         mask: which positions of calibration inputs count, see `tncompress.calibrate`.
         allocation: `"uniform"`: every layer keeps the same fraction; `"global"`: one budget over all layers, spent
-            where it saves most predicted loss, see docs/fitting.md. None: uniform, but global if `form` has "narrow".
+            where it saves most predicted loss, see docs/fitting.md. None: global with an objective, with "narrow",
+            embeddings, or a budget of anything but parameters; else uniform.
         pivots: low rank may store no identity block where that saves parameters, see `TNPivoted`; global only.
+        elastic: low-rank networks remember what each of their components is worth, so that the saved file can be loaded
+            smaller: `tncompress.load(path, keep=0.3)`. Without pivots, which mix the components.
+        refit: afterwards fit the networks once more, one after the other, on what they get in the smaller model,
+            against the original, see docs/fitting.md. True: on the calibration data; or batches, a thousand inputs do.
+            A layer that does no better on held-out batches stays as it was.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
-            keep, form, include and exclude.
+            keep, budget, form, include, exclude and embeddings.
         seed: of random starts, for forms without a closed form.
         progress: show bars; None: if it runs long in a terminal.
 
@@ -105,32 +119,46 @@ def replace_dense(
     """
     forms = checked_forms(form)
     check_objective_data(objective, calibration)
-    over_all = is_global(allocation, forms, calibration)
+    budget = checked_budget(keep, budget)
+    check_elastic(elastic, forms)
+    refitted_on = refit_data(refit, calibration, elastic)
+    over_all = is_global(allocation, forms, calibration, objective, budget, embeddings)
     if recipe is None:
-        check_keep(keep)
-        sites = with_reasons(find_sites(model, include, exclude), keep, forms, over_all)
+        sites = find_sites(model, include, exclude, embeddings=embeddings)
+        fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
+        fraction = kept_fraction(budget, sites, fixed)
+        sites = with_reasons(sites, fraction, forms, over_all)
         chosen = [site for site in sites if not site.reason]
         choices = None
     else:
-        sites = find_sites(model)
+        sites = find_sites(model, embeddings=True, smallest_table=0)
         choices = checked_recipe(recipe, sites)
         chosen = [site for site in sites if site.path in choices]
-    check_kernels(model, chosen)
+    check_weights(model, chosen)
     copy = copy_model(model)
     moments = moments_of(copy, chosen, calibration, objective, mask, progress)
     places = places_of(copy, chosen, moments)
     pairs = pairs_of(copy, chosen, moments) if wants_pairs(forms, choices, chosen) else []
-    if choices is None and over_all:
+    if choices is not None:
+        plan = Plan(choices, {})
+    elif over_all:
         menu = [form for form in forms if form is not NARROW_FORM]
-        choices, _ = globally(places, keep, menu, pairs, pivots=pivots, progress=progress)
-    elif choices is None:
-        choices = uniform(places, keep, forms, progress)
-    outcomes, fitted = fit_all(copy, chosen, places, choices, pairs, forms, seed, progress)
+        plan = globally(
+            places, budget, fixed, menu, pairs, pivots=pivots and not elastic, elastic=elastic, progress=progress
+        )
+    else:
+        plan = uniform(places, fraction, forms, progress)
+    outcomes, fitted, units = fit_all(copy, chosen, places, plan, pairs, forms, seed, elastic, progress)
     _install(copy, outcomes, fitted)
+    if refitted_on is not None:
+        outcomes = refit_all(model, copy, refitted_on, outcomes, units, moments, mask, progress)
     done = {outcome.path: outcome for outcome in outcomes}
     skipped = {site.path: _skipped(site, choices) for site in sites if site.path not in done}
-    small = _remembered(model, copy, [done.get(site.path) or skipped[site.path] for site in sites])
-    _compile_like(small, model)
+    probe = getattr(moments, "probe", None)
+    measured_loss = None if probe is None else probe.changed(model, copy)
+    found = [done.get(site.path) or skipped[site.path] for site in sites]
+    small = _remembered(model, copy, found, measured_loss)
+    compile_like(small, model)
     return small
 
 
@@ -153,10 +181,17 @@ def densify(model: keras.Model) -> keras.Model:
     networks = locate(model, list(compression.recipe))
     copy_weights(model, dense, skip=networks.values())
     for path, layer in locate(dense, list(networks)).items():
+        network = networks[path]
+        if isinstance(network, TNEmbedding):
+            layer.embeddings.assign(network.embeddings)
+            if hasattr(layer, "reverse_embeddings"):
+                layer.reverse_embeddings.assign(network.reverse_embeddings)
+            continue
         # Hidden units that were left out come back as zeros, which the second kernel takes as nothing.
-        layer.kernel.assign(_padded(networks[path].to_dense(), layer.kernel.shape))
-        if layer.bias is not None:
-            layer.bias.assign(_padded(ops.convert_to_numpy(networks[path].bias), layer.bias.shape))
+        found = dense_map(layer)
+        kernel = _padded(network.to_dense(), (found.in_dim, found.out_dim))
+        bias = None if network.bias is None else _padded(bias_of(network), (found.out_dim,))
+        put_kernel(layer, kernel, bias)
     return dense
 
 
@@ -164,29 +199,36 @@ def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.pad(array, [(0, size - len_) for size, len_ in zip(shape, array.shape, strict=True)])
 
 
-def _install(model: keras.Model, outcomes: Sequence[Outcome], fitted: Mapping[str, Fitted]) -> None:
+def _install(model: keras.Model, outcomes: Sequence[Outcome], fitted: Mapping[str, Fitted | EmbeddingFit]) -> None:
     """Put the fitted networks into a fresh copy of the dense model."""
-    networks = put_networks(model, {outcome.path: outcome.choice for outcome in outcomes if outcome.choice})
+    networks = put_choices(model, {outcome.path: outcome.choice for outcome in outcomes if outcome.choice})
     for path, layer in networks.items():
         found = fitted[path]
+        if isinstance(found, EmbeddingFit):
+            layer.assign(found)
+            continue
         for variable, core in zip(layer.cores, found.cores, strict=True):
             variable.assign(core)
         if found.order is not None:
             layer.order.assign(found.order)
         if layer.bias is not None:
-            layer.bias.assign(found.bias)
+            layer.bias.assign(found.bias.reshape(layer.bias.shape))
 
 
-def _remembered(model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome]) -> keras.Model:
+def _remembered(
+    model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome], measured_loss: float | None
+) -> keras.Model:
     earlier = compression_of(copy)
     if earlier is None:
-        return remember(copy, Compression(model_config(model), tuple(outcomes)))
+        return remember(copy, Compression(model_config(model), tuple(outcomes), model.count_params(), measured_loss))
     # Compressed once more: the same dense model, and what was a network already stays as it was described then.
     before = {outcome.path: outcome for outcome in earlier.outcomes if outcome.path in earlier.recipe}
-    return remember(copy, Compression(earlier.dense, tuple(before.get(o.path, o) for o in outcomes)))
+    found = tuple(before.get(o.path, o) for o in outcomes)
+    return remember(copy, Compression(earlier.dense, found, earlier.params, measured_loss))
 
 
-def _compile_like(small: keras.Model, model: keras.Model) -> None:
+def compile_like(small: keras.Model, model: keras.Model) -> None:
+    """Compile a model as another one is, with a new optimizer; warn if that is not possible."""
     if not model.compiled:
         return
     try:
@@ -207,6 +249,6 @@ def _own_objects(model: keras.Model) -> dict[str, Any]:
     return {getattr(f, "__name__", type(f).__name__): f if hasattr(f, "__name__") else type(f) for f in found}
 
 
-def _skipped(site: Site, choices: Mapping[str, Choice] | None) -> Outcome:
+def _skipped(site: Site, choices: Mapping[str, Choice | Bands | None] | None) -> Outcome:
     reason = site.reason or ("not in the recipe" if choices is not None else None)
-    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason, params=site.num_params)
+    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason, params=site.num_params, is_table=site.is_table)

@@ -12,15 +12,18 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from tncompress.conversion.embeddings import put_embeddings
 from tncompress.conversion.surgery import first_line, put_networks, rebuilt
-from tncompress.fitting.allocate import Choice
+from tncompress.fitting.choice import Bands, Choice, choice_from_config
+from tncompress.layers.dense import TNDense
+from tncompress.layers.embedding import TNEmbedding
 
 
 @dataclass(frozen=True)
@@ -35,42 +38,64 @@ class Outcome:
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the layer's outputs on the calibration data, if there were any.
         loss_error: the same weighted by what the outputs do to the objective, if there was one.
+        predicted_loss: what this layer's error is expected to change about the objective, as a fraction of its
+            variance, to first order and by itself.
+        held_out_ratio: relative error on calibration inputs that were held out, over that on the others.
         reason: why it stayed as it was.
         params: of the kernel or the cores that it had; None: in_dim x out_dim.
+        is_table: it is a table of embeddings, its dimensions are tokens and features.
+        losses, codes: of each component of an elastic network, see `tncompress.conversion.elastic`.
     """
 
     path: str
     in_dim: int
     out_dim: int
-    choice: Choice | None = None
+    choice: Choice | Bands | None = None
     method: str = ""
     weight_error: float | None = None
     output_error: float | None = None
     loss_error: float | None = None
+    predicted_loss: float | None = None
+    held_out_ratio: float | None = None
     reason: str | None = None
     params: int | None = None
+    is_table: bool = False
+    losses: tuple[float, ...] = ()
+    codes: tuple[float, ...] = ()
 
     def to_config(self) -> dict:
         """A JSON-able value from which `from_config` makes this outcome again."""
-        values = {name: value for name, value in asdict(self).items() if name != "choice"}
-        return {**values, "choice": self.choice.to_config() if self.choice else None}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return {**values, **lists, "choice": self.choice.to_config() if self.choice else None}
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Outcome":
         """The outcome that `to_config` described."""
         choice = config["choice"]
-        return cls(**{**config, "choice": Choice.from_config(choice) if choice else None})
+        tuples = {name: tuple(config.get(name, ())) for name in ("losses", "codes")}
+        return cls(**{**config, **tuples, "choice": choice_from_config(choice) if choice else None})
 
 
 @dataclass(frozen=True)
 class Compression:
-    """How a compressed model came about: the config of the dense model, and what became of its layers."""
+    """How a compressed model came about.
+
+    Args:
+        dense: the config of the dense model.
+        outcomes: what became of its layers.
+        params: of the dense model; None if it is not known.
+        measured_loss: what changed about the objective on calibration inputs that were held out, as a fraction of its
+            variance; None without an objective.
+    """
 
     dense: Mapping
     outcomes: tuple[Outcome, ...]
+    params: int | None = None
+    measured_loss: float | None = None
 
     @property
-    def recipe(self) -> dict[str, Choice]:
+    def recipe(self) -> dict[str, Choice | Bands]:
         """What was put where."""
         return {outcome.path: outcome.choice for outcome in self.outcomes if outcome.choice}
 
@@ -89,13 +114,16 @@ class CompressedModel:
         return {
             "dense": self._compression.dense,
             "outcomes": [outcome.to_config() for outcome in self._compression.outcomes],
+            "params": self._compression.params,
+            "measured_loss": self._compression.measured_loss,
         }
 
     @classmethod
     def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> keras.Model:
         model = rebuilt(config["dense"], custom_objects)
-        compression = Compression(config["dense"], tuple(map(Outcome.from_config, config["outcomes"])))
-        put_networks(model, compression.recipe)
+        outcomes = tuple(map(Outcome.from_config, config["outcomes"]))
+        compression = Compression(config["dense"], outcomes, config.get("params"), config.get("measured_loss"))
+        put_choices(model, compression.recipe)
         return remember(model, compression)
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
@@ -116,6 +144,13 @@ class CompressedModel:
             beside = Path(folder) / path.name
             super().save(beside, **kwargs)  # type: ignore[misc]
             os.replace(beside, path)
+
+
+def put_choices(model: keras.Model, choices: Mapping[str, Choice | Bands]) -> dict[str, TNDense | TNEmbedding]:
+    """Put empty networks and tables in bands in the place of the layers at these paths, in a fresh model."""
+    dense = {path: choice for path, choice in choices.items() if isinstance(choice, Choice)}
+    tables = {path: choice.bands for path, choice in choices.items() if isinstance(choice, Bands)}
+    return {**put_networks(model, dense), **put_embeddings(model, tables)}
 
 
 def remember(model: keras.Model, compression: Compression) -> keras.Model:
@@ -141,16 +176,18 @@ def compression_of(model: keras.Model) -> Compression | None:
     return getattr(model, "_compression", None)
 
 
-def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> keras.Model:
+def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep: float | None = None) -> keras.Model:
     """Load a model that was saved with `model.save("name.keras")`. Safe mode stays on; nothing is unpickled.
 
     Args:
         path: of the `.keras` file.
         custom_objects: classes of your own by name, unless they are registered with Keras.
+        keep: load an elastic model smaller than it was saved: the fraction of the replaced layers' original parameters
+            that stays. See `replace_dense(elastic=True)`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a Keras model, damaged, or needs classes that are not known.
+        ValueError: if it is not a Keras model, damaged, needs classes that are not known, or has no such size.
     """
     path = Path(path)
     if not path.exists():
@@ -161,12 +198,17 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None) -> kera
         )
     _import_own_modules(path)
     try:
-        return keras.saving.load_model(path, custom_objects=custom_objects)
+        model = keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
         raise ValueError(
             f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
             "with Keras or pass custom_objects; otherwise the file is damaged."
         ) from None
+    if keep is None:
+        return model
+    from tncompress.conversion.elastic import shrunk  # which knows of compressed models from here
+
+    return shrunk(model, keep)
 
 
 def _import_own_modules(path: Path) -> None:

@@ -6,19 +6,18 @@ another one: its class and its state are those of the new layer. Shared layers s
 docs/converting.md for the ways that were compared.
 """
 
-import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.sites import locate, walk
-from tncompress.fitting.allocate import Choice
+from tncompress.conversion.dense_maps import DenseLayer, dense_map
+from tncompress.conversion.walking import locate, walk
+from tncompress.fitting.choice import Choice
 from tncompress.layers.dense import TNDense
 from tncompress.layers.pivoted import TNPivoted
 
@@ -116,7 +115,7 @@ def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
 
 
 def put_networks(model: keras.Model, choices: Mapping[str, Choice]) -> dict[str, TNDense]:
-    """Turn the Dense layers at these paths into networks, in place, with all cores zero.
+    """Turn the dense layers at these paths into networks, in place, with all cores zero.
 
     The model must be fresh: compiled functions and optimizers would go on with the old layers.
     """
@@ -135,12 +134,17 @@ def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
     object.__setattr__(layer, "__dict__", other.__dict__)
 
 
-def _network_for(dense: keras.layers.Dense, choice: Choice) -> TNDense:
+def _network_for(dense: DenseLayer, choice: Choice) -> TNDense:
     """An empty network that does what `dense` does besides its kernel."""
+    shapes = {}
+    if isinstance(dense, keras.layers.EinsumDense):
+        found = dense_map(dense)  # features on one axis may be fewer than they were
+        shapes = {"in_shape": found.in_shape, "out_shape": found.out_shape}
+        shapes = {name: shape for name, shape in shapes.items() if len(shape) > 1}
     layer = (TNPivoted if choice.pivots else TNDense)(
         choice.spec,
         activation=dense.activation,
-        use_bias=dense.use_bias,
+        use_bias=dense.bias is not None,
         core_initializer="zeros",
         bias_initializer=dense.bias_initializer,
         core_regularizer=dense.kernel_regularizer,
@@ -151,68 +155,11 @@ def _network_for(dense: keras.layers.Dense, choice: Choice) -> TNDense:
         name=dense.name,
         dtype=dense.dtype_policy,
         trainable=dense.trainable,
+        **shapes,
     )
-    layer.build((None, choice.spec.in_dim))
+    layer.build((None, *layer.in_shape))
     layer._path = dense.path
     return layer
-
-
-@contextlib.contextmanager
-def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], None]) -> Iterator[None]:
-    """Within the context, every call of a layer first gives its input to `see(path, input)`."""
-
-    def watching(path: str, call):
-        def watched_call(*args, **kwargs):
-            see(path, args[0] if args else kwargs["inputs"])
-            return call(*args, **kwargs)
-
-        return watched_call
-
-    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
-    for path, layer in once.values():
-        layer.call = watching(path, layer.call)
-    try:
-        yield
-    finally:
-        for _, layer in once.values():
-            del layer.call
-
-
-@contextlib.contextmanager
-def preactivated(layers: Mapping[str, keras.layers.Layer], change: Callable[[str, Any], Any]) -> Iterator[None]:
-    """Within the context, every call of a layer goes on with `change(path, y)` in place of its y = x W + bias."""
-
-    def changing(path: str, activation):
-        def changed(y):
-            y = change(path, y)
-            return y if activation is None else activation(y)
-
-        return changed
-
-    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
-    own = {key: vars(layer).get("activation", once) for key, (_, layer) in once.items()}
-    for path, layer in once.values():
-        vars(layer)["activation"] = changing(path, layer.activation)
-    try:
-        yield
-    finally:
-        for key, (_, layer) in once.items():
-            if own[key] is once:  # PyTorch keeps an activation that is a layer elsewhere
-                del vars(layer)["activation"]
-            else:
-                vars(layer)["activation"] = own[key]
-
-
-@contextlib.contextmanager
-def answered(layer: keras.layers.Layer, answer: Callable[[Any], Any]) -> Iterator[None]:
-    """Within the context the layer gives `answer(inputs)`, and takes inputs of any width."""
-    spec, layer.input_spec = layer.input_spec, None
-    layer.call = lambda inputs, *_, **__: answer(inputs)
-    try:
-        yield
-    finally:
-        del layer.call
-        layer.input_spec = spec
 
 
 def classes_of(model: keras.Model) -> dict[str, type]:

@@ -1,69 +1,16 @@
 """Which network a layer gets under a budget: from the forms asked for, the one of that size that fits best."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from tncompress.fitting.choice import Choice
 from tncompress.fitting.fit import Metrics, quick_error
 from tncompress.forms import Form
-from tncompress.forms.low_rank import is_low_rank
-from tncompress.network.cost import cost
-from tncompress.network.spec import Spec
 
 TRIALS = 8  # specs of a form that are tried on the kernel
 NEAR = 0.98  # of the largest: fewer parameters than that would waste the budget
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is put in the place of a dense kernel.
-
-    Args:
-        form: name of the form that the spec was taken from; None for a spec of no form, "narrow" for a dense kernel
-            with fewer hidden units.
-        spec: the network.
-        pivots: a low-rank spec is stored without its identity block, see `TNPivoted`.
-    """
-
-    form: str | None
-    spec: Spec
-    pivots: bool = False
-
-    @property
-    def num_params(self) -> int:
-        """Parameters that are stored."""
-        return self.spec.num_params - (self._rank**2 if self.pivots else 0)
-
-    def flops(self, vectors: int) -> int:
-        """Operations for so many vectors; a multiply-add counts as 2."""
-        return cost(self.spec, vectors).flops - (2 * vectors * self._rank**2 if self.pivots else 0)
-
-    @property
-    def _rank(self) -> int:
-        return self.spec.core_shapes[0][-1]
-
-    def to_config(self) -> dict:
-        """A JSON-able value from which `from_config` makes this choice again."""
-        return {"form": self.form, "spec": self.spec.to_config(), **({"pivots": True} if self.pivots else {})}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Choice":
-        """The choice that `to_config` described.
-
-        Raises:
-            ValueError: if it is something else, or the spec is not valid. The form need not be known here.
-        """
-        if not isinstance(config, dict) or set(config) - {"pivots"} != {"form", "spec"}:
-            raise ValueError(f"A choice has the keys 'form' and 'spec' (and 'pivots', if it has them), got {config!r}.")
-        form = config["form"]
-        if not (form is None or isinstance(form, str)):
-            raise ValueError(f"A form is a name or null, got {form!r}.")
-        choice = cls(form, Spec.from_config(config["spec"]), bool(config.get("pivots")))
-        if choice.pivots and not is_low_rank(choice.spec):
-            raise ValueError(f"Only low rank has pivots, got {str(choice.spec)!r}.")
-        return choice
 
 
 def choose(kernel: np.ndarray, metrics: Metrics, forms: Sequence[Form], max_params: int) -> Choice | None:

@@ -1,6 +1,6 @@
 """Which bands a table of embeddings can have: a grid of cuts and ranks with the loss of each, from spectra alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from tncompress.fitting.embedding import Band, checked_frequencies, checked_metric, num_params, roots, weighted_gram
 from tncompress.fitting.frequencies import token_order
+from tncompress.fitting.knapsack import Offer, pareto
 
 ALIGNED, MOST_RANKS = 32, 16  # ranks are multiples of this, and there are at most so many
 CUTS = 12  # numbers of frequent tokens at which bands may end
@@ -67,16 +68,8 @@ def embedding_options(
                 bands = tuple((ends[b] - ends[a], rank) for (a, b), rank in zip(parts, chosen, strict=True))
                 loss = sum(losses[part][rank] for part, rank in zip(parts, chosen, strict=True))
                 options.append(EmbeddingOption(bands, num_params(bands, dim), loss))
-    return pareto(options)
-
-
-def pareto(options: Iterable[EmbeddingOption]) -> list[EmbeddingOption]:
-    """Those with a smaller loss than all that have fewer or as many parameters, in order of parameters."""
-    best: list[EmbeddingOption] = []
-    for option in sorted(options, key=lambda o: (o.num_params, o.predicted_loss)):
-        if not best or option.predicted_loss < best[-1].predicted_loss:
-            best.append(option)
-    return best
+    front = pareto([Offer(option.num_params, option.predicted_loss, k) for k, option in enumerate(options)])
+    return [options[offer.what] for offer in front]
 
 
 def default_ranks(dim: int) -> list[int]:

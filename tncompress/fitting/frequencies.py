@@ -1,12 +1,42 @@
 """How often tokens are seen: counted on batches, and as chances that also know of tokens that were not seen."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
+
+from tncompress.fitting.moments import Moments
 
 # Where Wikipedia was counted a tenth of the tokens of STS-B were new, six times what Good and Turing say. Of shares
 # from 0 to 0.4 this one chose the bands that lost least there, also by counts of STS-B (benchmarks/embedding.py).
 OTHER_TEXTS = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class TokenCounts:
+    """What a table of embeddings sees. Those of two streams add up: `a + b`.
+
+    Args:
+        counts: how often every token occurred, int64 `[tokens]`.
+        gradients: moments of an objective's gradient at the embeddings `[features]`; None if no objective was given.
+    """
+
+    counts: np.ndarray
+    gradients: Moments | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of tokens that were looked up."""
+        return int(self.counts.sum())
+
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        if len(self.counts) != len(other.counts):
+            raise ValueError(f"Counts of {len(self.counts)} and of {len(other.counts)} tokens do not add up.")
+        both = [counts.gradients for counts in (self, other) if counts.gradients is not None]
+        gradients = both[0] + both[1] if len(both) == 2 else (both or [None])[0]
+        return TokenCounts(self.counts + other.counts, gradients)
 
 
 def token_counts(batches: Iterable[tuple[np.ndarray, np.ndarray | None]], num_tokens: int) -> np.ndarray:

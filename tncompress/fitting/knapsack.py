@@ -7,7 +7,7 @@ still fits.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Offer(NamedTuple):
@@ -15,7 +15,7 @@ class Offer(NamedTuple):
 
     cost: float
     loss: float
-    what: object = None
+    what: Any = None
 
 
 def pareto(offers: Sequence[Offer]) -> list[Offer]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tncompress.linalg import psd_inverse
+
 DAMPING = 1e-3  # of the mean variance: what the units of calibration share by chance is not relied upon
 STEPS = 96  # the large inverse is brought up to date about so often: in wide layers several units leave between
 CANDIDATES = 4  # for each unit that leaves, so many of the least missed are looked at one by one
@@ -92,7 +94,7 @@ class _Elimination:
     def __init__(self, outgoing: np.ndarray, covariance: np.ndarray):
         hidden = len(outgoing)
         self.units, self.outgoing, self.loss = np.arange(hidden), outgoing.copy(), 0.0
-        self._inverse = np.linalg.inv(covariance + _damping(covariance) * np.eye(hidden))
+        self._inverse = psd_inverse(covariance + _damping(covariance) * np.eye(hidden))
         self._at_once = max(1, hidden // STEPS)
 
     def down_to(self, width: int) -> None:
@@ -133,7 +135,16 @@ def _eliminate(outgoing: np.ndarray, inverse: np.ndarray, leaving: np.ndarray) -
     """
     across = inverse[:, leaving]
     weights = np.linalg.solve(across[leaving], np.hstack([outgoing[leaving], across.T]))
-    grown = float(np.vdot(outgoing[leaving], weights[:, : outgoing.shape[1]]))
-    outgoing -= across @ weights[:, : outgoing.shape[1]]
-    inverse -= across @ weights[:, outgoing.shape[1] :]
+    ours, theirs = weights[:, : outgoing.shape[1]], weights[:, outgoing.shape[1] :]
+    grown = float(np.vdot(outgoing[leaving], ours))
+    outgoing -= across @ ours
+    _subtract_product(inverse, theirs, across)
     return grown
+
+
+def _subtract_product(symmetric: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """Take (right @ left)^T, which is symmetric, off a large matrix, which is moved through memory once."""
+    from scipy.linalg.blas import dgemm
+
+    # BLAS counts columns first: the transpose of our rows, which it changes in place.
+    dgemm(-1.0, left, right, trans_a=True, trans_b=True, beta=1.0, c=symmetric.T, overwrite_c=True)

@@ -42,11 +42,46 @@ def decompose_two_sided(kernel: np.ndarray, spec: Spec, metric: np.ndarray, out_
 
     tr((K - K')^T C (K - K') S) is the calibrated error of K' S^(1/2) for K S^(1/2).
     """
+    rank = spec.size[spec.bonds[0]]
+    found = _from_the_inputs if len(kernel) < kernel.shape[1] else _from_the_outputs
+    left, right = found(kernel, metric, out_metric, min(rank, *kernel.shape))
+    if left.shape[1] < rank:
+        # Ranks that are left go to what was never seen; it stays unseen, as a projection of the outputs.
+        rest = low_rank_factors(kernel - left @ right, rank - left.shape[1])
+        left, right = np.hstack([left, rest[0]]), np.vstack([right, rest[1]])
+    return list(balance(left, right))
+
+
+def _from_the_outputs(
+    kernel: np.ndarray, metric: np.ndarray, out_metric: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best factors of at most this rank by the roots of S, the smaller metric."""
     values, vectors = np.linalg.eigh(out_metric)
     root = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
     seen = kernel @ (vectors * root)  # [in_dim, out_dim], K S^(1/2) but for a rotation of the outputs
-    right = output_directions(seen, metric, spec.size[spec.bonds[0]])
-    return list(balance(seen @ right, (right.T / root) @ vectors.T))
+    _, right = _seen_directions(seen.T @ metric @ seen, rank)
+    return seen @ right, (right.T / root) @ vectors.T
+
+
+def _from_the_inputs(
+    kernel: np.ndarray, metric: np.ndarray, out_metric: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by the root of C, the smaller metric, and nothing but products with S.
+
+    With A = B S^(1/2) = C^(1/2) K S^(1/2) and L D^2 L^T = A A^T, A's right singular vectors are S^(1/2) B^T L D^-1, so
+    the best kernel is (K S B^T L D^-2) (L^T B).
+    """
+    seen = psd_root(metric) @ kernel  # [in_dim, out_dim], B
+    weighted = seen @ out_metric  # [in_dim, out_dim], B S
+    energies, left = _seen_directions(weighted @ seen.T, rank)
+    return kernel @ (weighted.T @ (left / energies)), left.T @ seen
+
+
+def _seen_directions(gram: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenvalues and eigenvectors, but for those that are within rounding of nothing."""
+    energies, vectors = leading_eigenvectors(gram, rank)
+    count = int(np.sum(energies > len(gram) * np.finfo(np.float64).eps * energies[0]))
+    return energies[:count], vectors[:, :count]
 
 
 def output_directions(kernel: np.ndarray, metric: np.ndarray, rank: int) -> np.ndarray:

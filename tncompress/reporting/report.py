@@ -4,15 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 import keras
 
 from tncompress.conversion.saving import Outcome, compression_of
-from tncompress.conversion.sites import Site, find_sites, walk
-from tncompress.network.cost import cost, dense_spec
+from tncompress.conversion.sites import Site, find_sites
+from tncompress.conversion.walking import walk
+from tncompress.fitting.budget import flops_of
 
-PER_VECTORS = 1024  # FLOPs of a vector are counted where many are computed at once
+FAR_ABOVE = 1.5  # held-out errors over those of the fit that call for more calibration data
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,17 @@ class Row:
 
     Args:
         layer: path of the layer.
-        form: of the network in its place, `"own"` for a spec of no form; None if it stayed dense.
-        equation: of the network.
-        sizes: of the network's modes.
+        form: of the network in its place, `"own"` for a spec of no form, `"bands"` for a table of embeddings; None if
+            it stayed as it was.
+        equation: of the network; None for bands.
+        sizes: of the network's modes; of bands, tokens x rank.
         params_before, params_after: of the kernel.
         flops_before, flops_after: of one vector; a multiply-add counts as 2.
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the outputs on the calibration data.
         loss_error: the same weighted by what the outputs do to the objective.
+        predicted_loss: what it is expected to change about the objective, as a fraction of its variance.
+        held_out_ratio: relative error on calibration inputs that were held out, over that on the others.
         method: how the cores were fitted.
         reason: why it stayed dense.
     """
@@ -44,6 +49,8 @@ class Row:
     weight_error: float | None
     output_error: float | None
     loss_error: float | None
+    predicted_loss: float | None
+    held_out_ratio: float | None
     method: str
     reason: str | None
 
@@ -57,6 +64,7 @@ class Report:
         rows: one for every dense layer.
         params_before, params_after: of the whole model.
         recipe: `{path: {"form": ..., "spec": ...}}`, for `replace_dense(recipe=...)`.
+        measured_loss: what changed about the objective on held-out calibration inputs, as a fraction of its variance.
     """
 
     model: str
@@ -64,6 +72,24 @@ class Report:
     params_before: int
     params_after: int
     recipe: dict[str, dict]
+    measured_loss: float | None = None
+
+    @property
+    def predicted_loss(self) -> float | None:
+        """What all layers together are expected to change about the objective; None without one."""
+        losses = [row.predicted_loss for row in self.rows if row.predicted_loss is not None]
+        return sum(losses) if losses else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the figures."""
+        ratios = [row.held_out_ratio for row in self.replaced if row.held_out_ratio is not None]
+        if not ratios or (typical := median(ratios)) <= FAR_ABOVE:
+            return ()
+        return (
+            f"On held-out calibration inputs the layers' error is {typical:.1f} times that on the others: calibrate on "
+            "more inputs, and on such as the model will see.",
+        )
 
     @property
     def replaced(self) -> tuple[Row, ...]:
@@ -78,7 +104,8 @@ class Report:
 
     def to_json(self) -> str:
         """The whole report for machines."""
-        return json.dumps({**asdict(self), "keep": self.keep}, indent=2)
+        more = {"keep": self.keep, "predicted_loss": self.predicted_loss, "warnings": self.warnings}
+        return json.dumps({**asdict(self), **more}, indent=2)
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -94,7 +121,7 @@ class Report:
         """The table; layers that stayed dense stand below it with their reasons."""
         from rich.table import Table
 
-        table = Table(title=f"{self.model}: {len(self.replaced)} of {len(self.rows)} dense layers are networks")
+        table = Table(title=f"{self.model}: {len(self.replaced)} of {len(self.rows)} layers are networks")
         for title in ("layer", "form", "sizes"):
             table.add_column(title, overflow="fold")
         for title in ("params", "FLOPs", "error: weights", "outputs", "objective"):
@@ -115,6 +142,7 @@ class Report:
         methods = Counter(row.method for row in self.replaced)
         yield from (f"Fitted by {method}: {count} layers." for method, count in methods.items())
         yield self.totals()
+        yield from (f"Warning: {warning}" for warning in self.warnings)
         yield from self._left_dense()
 
     def _left_dense(self) -> Iterator[Any]:
@@ -132,15 +160,19 @@ class Report:
             yield Padding(Text(", ".join(row.layer for row in rows)), (0, 0, 0, 2), expand=False)
 
     def totals(self) -> str:
-        """Kernels and whole model, before and after, in two lines."""
+        """Kernels and whole model, before and after, and what is known of the objective: two lines or three."""
         kernels = [sum(getattr(row, name) for row in self.replaced) for name in ("params_before", "params_after")]
         flops = [sum(getattr(row, name) for row in self.replaced) for name in ("flops_before", "flops_after")]
         smaller = self.params_before / max(self.params_after, 1)
-        return (
+        found = (
             f"Replaced kernels: {kernels[0]:,} -> {kernels[1]:,} parameters ({self.keep:.2%} kept), "
             f"{flops[0]:,} -> {flops[1]:,} FLOPs a token.\n"
             f"Whole model: {self.params_before:,} -> {self.params_after:,} parameters ({smaller:.2f}x smaller)."
         )
+        if self.predicted_loss is None:
+            return found
+        measured = "" if self.measured_loss is None else f", {self.measured_loss:.2%} measured on held-out inputs"
+        return f"{found}\nObjective: {self.predicted_loss:.2%} of its variance predicted to change{measured}."
 
 
 def report(model: keras.Model) -> Report:
@@ -156,7 +188,10 @@ def report(model: keras.Model) -> Report:
     recipe = {path: choice.to_config() for path, choice in compression.recipe.items()} if compression else {}
     rows = tuple(map(_row, _outcomes(model)))
     after = model.count_params()
-    return Report(model.name, rows, after + sum(row.params_before - row.params_after for row in rows), after, recipe)
+    before = compression.params if compression else after
+    if before is None:  # an encoder whose compression only the larger model remembered
+        before = after + sum(row.params_before - row.params_after for row in rows)
+    return Report(model.name, rows, before, after, recipe, compression.measured_loss if compression else None)
 
 
 def _outcomes(model: keras.Model) -> list[Outcome]:
@@ -172,26 +207,27 @@ def _outcomes(model: keras.Model) -> list[Outcome]:
 
 
 def _as_it_is(site: Site) -> Outcome:
-    return Outcome(site.path, site.in_dim, site.out_dim, reason=site.reason or "not compressed", params=site.num_params)
+    reason = site.reason or "not compressed"
+    return Outcome(site.path, site.in_dim, site.out_dim, reason=reason, params=site.num_params, is_table=site.is_table)
 
 
 def _row(outcome: Outcome) -> Row:
-    dense = dense_spec(outcome.in_dim, outcome.out_dim) if outcome.in_dim else None
-    params = outcome.params if outcome.params is not None else dense.num_params if dense else 0
-    dense_flops = cost(dense, PER_VECTORS).flops // PER_VECTORS if dense else 0
-    flops = outcome.choice.flops(PER_VECTORS) // PER_VECTORS if outcome.choice else dense_flops
+    choice, dims = outcome.choice, (outcome.in_dim, outcome.out_dim)
+    params = dims[0] * dims[1] if outcome.params is None else outcome.params
     return Row(
         outcome.path,
-        (outcome.choice.form or "own") if outcome.choice else None,
-        outcome.choice.spec.equation if outcome.choice else None,
-        ", ".join(f"{mode}={size}" for mode, size in outcome.choice.spec.sizes) if outcome.choice else None,
+        (choice.form or "own") if choice else None,
+        choice.equation if choice else None,
+        choice.sizes if choice else None,
         params,
-        outcome.choice.num_params if outcome.choice else params,
-        dense_flops,
-        flops,
+        choice.num_params if choice else params,
+        int(flops_of(None, dims, outcome.is_table)),
+        int(flops_of(choice, dims, outcome.is_table)),
         outcome.weight_error,
         outcome.output_error,
         outcome.loss_error,
+        outcome.predicted_loss,
+        outcome.held_out_ratio,
         outcome.method,
         outcome.reason,
     )

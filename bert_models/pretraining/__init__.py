@@ -1,0 +1,1 @@
+"""Pretraining data: raw text in, shards of masked examples out."""

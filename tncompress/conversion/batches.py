@@ -1,0 +1,163 @@
+"""Calibration data as batches, their rows and their masks, and a model run on them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tncompress.conversion.surgery import first_line
+
+MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
+ROWS = 32  # a batch, where data come as one array
+
+Mask = str | Callable[[Any], Any] | None
+
+
+def batches_of(data: Any) -> tuple[Iterator[Any], int | None]:
+    """An iterator over batches, checked to hold one, and their number if it is known.
+
+    Raises:
+        TypeError, ValueError: if data are no batches, or none.
+    """
+    if isinstance(data, Mapping) or hasattr(data, "shape"):
+        rows = {len(v) for v in (data.values() if isinstance(data, Mapping) else [data])} or {0}
+        if len(rows) != 1:
+            raise ValueError(f"The calibration arrays need equal lengths, got {sorted(rows)}.")
+        data = [rows_of(data, slice(start, start + ROWS)) for start in range(0, rows.pop(), ROWS)]
+    if isinstance(data, str) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"Calibration data are an iterable of what the model takes as input (batches of arrays), got "
+            f"{type(data).__name__}."
+        )
+    batches = iter(data)
+    first = list(islice(batches, 1))
+    if not first:
+        raise ValueError("The calibration data are empty: give at least one batch of what the model takes as input.")
+    return chain(first, batches), _length(data)
+
+
+def _length(data: Iterable) -> int | None:
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:  # a generator, or a dataset that does not know
+        return None
+
+
+def inputs_of(batch: Any, model: keras.Model) -> Any:
+    """The x of `(x, y)` and `(x, y, weights)`; what the model takes as it is otherwise."""
+    if not isinstance(batch, tuple) or not batch:
+        return batch
+    several = isinstance(getattr(model, "_inputs_struct", None), (list, tuple)) and len(model.inputs) > 1
+    is_one_of_them = several and not isinstance(batch[0], (list, tuple, Mapping))
+    return batch if is_one_of_them else batch[0]
+
+
+def mask_of(x: Any, mask: Mask, number: int) -> np.ndarray | None:
+    """Which positions of a batch count, bool `[batch, length]`; None if nothing is known of padding.
+
+    Args:
+        x: what the model takes.
+        mask: see `tncompress.calibrate`.
+        number: of the batch, for the message.
+
+    Raises:
+        ValueError: the batch has no mask of that name.
+    """
+    if callable(mask):
+        return ops.convert_to_numpy(mask(x)).astype(bool)
+    if isinstance(mask, str):
+        if not isinstance(x, Mapping) or mask not in x:
+            keys = sorted(x) if isinstance(x, Mapping) else type(x).__name__
+            raise ValueError(f"Calibration batch {number} has no {mask!r} to mask with; it holds {keys}.")
+        return ops.convert_to_numpy(x[mask]).astype(bool)
+    if isinstance(x, Mapping):
+        for key in MASK_KEYS:
+            if key in x:
+                return ops.convert_to_numpy(x[key]).astype(bool)
+    return None
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def rows_of(x: Any, rows: slice) -> Any:
+    """Some rows of a batch: of every value of a dict, of every array in a list of them, else of x itself.
+
+    >>> rows_of({"ids": [[1, 2], [3, 4]]}, slice(1)), rows_of([[1, 2], [3, 4]], slice(1, 2))
+    ({'ids': [[1, 2]]}, [[3, 4]])
+    """
+    if isinstance(x, Mapping):
+        return {key: rows_of(value, rows) for key, value in x.items()}
+    if _holds_arrays(x):
+        return type(x)(rows_of(item, rows) for item in x)
+    return x[rows] if num_rows(x) else x  # a number counts for all rows
+
+
+def num_rows(x: Any) -> int:
+    """Rows of a batch.
+
+    >>> num_rows([np.zeros((3, 2)), np.zeros((3, 4))]), num_rows([[1, 2], [3, 4]])
+    (3, 2)
+    """
+    if isinstance(x, Mapping):
+        return max((num_rows(value) for value in x.values()), default=0)
+    if _holds_arrays(x):
+        return max(map(num_rows, x))
+    if hasattr(x, "shape"):
+        return int(x.shape[0]) if len(x.shape) else 0
+    return len(x) if hasattr(x, "__len__") else 0
+
+
+def _holds_arrays(x: Any) -> bool:
+    """Inputs side by side, and not the rows of one as nested lists."""
+    return isinstance(x, (list, tuple)) and bool(x) and all(hasattr(i, "shape") or isinstance(i, Mapping) for i in x)
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+def run_batch(model: keras.Model, x: Any, number: int) -> Any:
+    """The model's outputs for a batch.
+
+    Raises:
+        ValueError: it does not take the batch; see `misfit`.
+    """
+    try:
+        return model(x, training=False)
+    except Exception as error:  # whatever its code says
+        raise ValueError(misfit(model, x, first_line(error), number)) from None
+
+
+def misfit(model: keras.Model, x: Any, reason: str, number: int) -> str:
+    """One sentence about a batch that a model does not take: what it wants, what it got, what it says itself."""
+    wanted = _wanted(model)
+    takes = f"it takes {wanted} and got {described(x)}" if wanted else f"it got {described(x)}"
+    return f"The model {model.name!r} does not take calibration batch {number}: {takes} ({reason})."
+
+
+def _wanted(model: keras.Model) -> str:
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is None:
+        structure = getattr(model, "inputs", None)
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        structure = structure[0]
+    return "" if structure is None else described(structure)
+
+
+def described(x: Any) -> str:
+    """Shapes and dtypes of arrays in a structure.
+
+    >>> described({"ids": np.zeros((2, 3), "int32")})
+    '{ids: int32 [2, 3]}'
+    """
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{key}: {described(value)}" for key, value in x.items()) + "}"
+    if _holds_arrays(x):
+        return f"{type(x).__name__} of {', '.join(map(described, x))}"
+    if hasattr(x, "shape"):
+        shape = ", ".join("any" if size is None else str(size) for size in x.shape)
+        return f"{keras.backend.standardize_dtype(x.dtype)} [{shape}]"
+    return f"{type(x).__name__} of {len(x)}" if hasattr(x, "__len__") else type(x).__name__

@@ -1,0 +1,45 @@
+"""What really changed about an objective, on calibration inputs that no moments were gathered from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tncompress.conversion.gradients import Objective, selection, vectors_of
+from tncompress.fitting.moments import Spread
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Inputs that were held out, and what to look at.
+
+    Args:
+        objective: see `tncompress.calibrate`.
+        batches: pairs of inputs and their mask.
+        spreads: of the objective's tensors, on the inputs that were not held out.
+    """
+
+    objective: Objective
+    batches: Sequence[tuple[Any, np.ndarray | None]]
+    spreads: Sequence[Spread]
+
+    def changed(self, model: keras.Model, small: keras.Model) -> float | None:
+        """The squared change of the objective from one model to the other, as a fraction of its variance."""
+        lost, numbers = np.zeros(len(self.spreads)), np.zeros(len(self.spreads))
+        for x, given in self.batches:
+            pairs = zip(self._vectors(model, x, given), self._vectors(small, x, given), strict=True)
+            for k, (before, after) in enumerate(pairs):
+                lost[k] += float(np.sum((before.astype(np.float64) - after) ** 2))
+                numbers[k] += before.size
+        energy = sum(spread.energy for spread in self.spreads)
+        if not numbers.all() or not energy:
+            return None
+        scales = np.array([spread.count * len(spread.mean) for spread in self.spreads]) / numbers
+        return float(lost @ scales / energy)
+
+    def _vectors(self, model: keras.Model, x: Any, given: np.ndarray | None) -> list[np.ndarray]:
+        chosen = selection(self.objective, given)(model(x, training=False), x)
+        return [vectors_of(ops.convert_to_numpy(ops.cast(tensor, "float32")), counts) for tensor, counts in chosen]

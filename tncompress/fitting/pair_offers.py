@@ -1,0 +1,105 @@
+"""What kernels that share hidden units can be together: fewer units, and low rank on top."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tncompress.fitting.choice import NARROW, Choice
+from tncompress.fitting.knapsack import Offer, pareto
+from tncompress.fitting.offers import FRACTIONS, STEP, energies_of, low_ranks
+from tncompress.fitting.place import Place, hidden_covariance
+from tncompress.fitting.units import Narrowed, narrow
+from tncompress.linalg import psd_root
+from tncompress.network.cost import dense_spec
+
+MOST_WIDTHS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Width:
+    """One offer of a pair: its hidden units, and the choices for the first kernels and for the second."""
+
+    units: np.ndarray
+    choices: tuple[Choice | None, ...]
+
+
+def pair_offers(
+    first: Sequence[Place], second: Place, *, pivots: bool, low_rank_too: bool, step: int = STEP
+) -> list[Offer]:
+    """The Pareto front of kernels that share hidden units: what each is, is a `Width`.
+
+    Every width has its own units and its own second kernel, in which the units that left are folded; on top of that
+    the kernels may become low rank.
+
+    Args:
+        first: kernels that make the hidden units.
+        second: the kernel that takes them.
+        pivots: as of `offers`.
+        low_rank_too: factorise the narrower kernels.
+        step: in which ranks grow.
+    """
+    covariance, moment = hidden_covariance(second), second.metrics[1]
+    hidden, out_dim = second.kernel.shape
+    roots = [_root(place.metrics[0]) for place in first]
+    found: list[Offer] = []
+    for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden, step)):
+        units, among = narrowed.units, np.ix_(narrowed.units, narrowed.units)
+        dims = [(len(place.kernel), len(units)) for place in first] + [(len(units), out_dim)]
+        sides = [[Offer(m * n, 0.0, _whole(m, n, len(units) < hidden))] for m, n in dims]
+        if low_rank_too:
+            energies = [_of_first(place, root, units) for place, root in zip(first, roots, strict=True)]
+            energies.append(energies_of(narrowed.outgoing.T, covariance[among]) * second.unit)
+            for (m, n), side, values in zip(dims, sides, energies, strict=True):
+                side += [offer for offer in low_ranks(m, n, values, pivots, step) if offer.cost < m * n]
+        found += _combined([pareto(side) for side in sides], narrowed, second.unit * narrowed.loss)
+    return pareto(found)
+
+
+def _root(moment: np.ndarray | None) -> np.ndarray | None:
+    return None if moment is None else psd_root(moment)
+
+
+def _whole(in_dim: int, out_dim: int, is_narrower: bool) -> Choice | None:
+    """A kernel that is not factorised."""
+    return Choice(NARROW, dense_spec(in_dim, out_dim)) if is_narrower else None
+
+
+def _of_first(place: Place, root: np.ndarray | None, units: np.ndarray) -> np.ndarray:
+    kernel, moment = place.kernel[:, units].astype(np.float64), place.metrics[1]
+    seen = kernel if root is None else root @ kernel
+    return energies_of(seen, None if moment is None else moment[np.ix_(units, units)]) * place.unit
+
+
+def widths(hidden: int, step: int = STEP) -> list[int]:
+    """How many hidden units are tried: all multiples of the step if they are few, else ever smaller fractions.
+
+    >>> widths(8, 1), widths(1536)[:3]
+    ([1, 2, 3, 4, 5, 6, 7, 8], [160, 192, 224])
+    """
+    if hidden <= MOST_WIDTHS * step:
+        return [*range(step, hidden, step), hidden]
+    return sorted({min(hidden, max(step, round(fraction * hidden / step) * step)) for fraction in FRACTIONS})
+
+
+def _combined(sides: Sequence[Sequence[Offer]], narrowed: Narrowed, loss: float) -> list[Offer]:
+    """All combinations of the kernels' offers, of which the Pareto front is kept after every side."""
+    combinations: list[tuple[Choice | None, ...]] = [()]
+    costs, losses = np.zeros(1), np.array([loss])
+    for side in sides:
+        cost = np.add.outer(costs, [offer.cost for offer in side]).ravel()
+        total = np.add.outer(losses, [offer.loss for offer in side]).ravel()
+        order = np.lexsort((total, cost))
+        best = np.minimum.accumulate(total[order])
+        kept = order[np.append(True, best[1:] < best[:-1])]
+        combinations = [(*combinations[k // len(side)], _choice(side[k % len(side)])) for k in kept]
+        costs, losses = cost[kept], total[kept]
+    return [
+        Offer(float(cost), float(total), Width(narrowed.units, choices))
+        for cost, total, choices in zip(costs, losses, combinations, strict=True)
+    ]
+
+
+def _choice(offer: Offer) -> Choice | None:
+    assert offer.what is None or isinstance(offer.what, Choice)
+    return offer.what

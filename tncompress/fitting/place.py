@@ -1,0 +1,144 @@
+"""`Place` and `Table`: what is known of a kernel or a table of embeddings when a budget is shared out.
+
+All losses are in one unit, so that places compare: with moments of gradients, the predicted change of the objective, to
+first order, tr(D^T C D S) for every vector; without, the energy of the error over that of the outputs (of the weights,
+where nothing was calibrated), as if every layer mattered alike.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tncompress.fitting.frequencies import token_frequencies
+from tncompress.fitting.moments import Moments
+from tncompress.fitting.problem import squared_error
+from tncompress.fitting.units import folded
+
+FEWEST = 8  # held-out inputs that tell anything
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A kernel and what is known of it.
+
+    Args:
+        kernel: `[in_dim, out_dim]`.
+        moments: of the layer's inputs, and of gradients at its outputs; None without calibration.
+        centred: the layer has a bias that takes up the error at the mean.
+        scale: what a loss with moments of gradients is multiplied by: in a model, vectors for each unit of the
+            objective's variance, so that losses are fractions of it.
+        held_out: inputs that are not in the moments, `[n, in_dim]`; None if there are none.
+    """
+
+    kernel: np.ndarray
+    moments: Moments | None
+    centred: bool
+    scale: float = 1.0
+    held_out: np.ndarray | None = None
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """Features in and out."""
+        return self.kernel.shape
+
+    @property
+    def metrics(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Second moments that weight an error at the inputs and at the outputs."""
+        if self.moments is None:
+            return None, None
+        gradients = self.moments.gradients
+        inputs = self.moments.covariance if self.centred else self.moments.second
+        return inputs, None if gradients is None else gradients.second
+
+    @property
+    def unit(self) -> float:
+        """What a squared error is multiplied by to be a loss."""
+        inputs, outputs = self.metrics
+        if outputs is not None:
+            return self.scale
+        energy = squared_error(self.kernel.astype(np.float64), 0.0, inputs)
+        return 1 / energy if energy > 0 else 0.0
+
+    def held_out_ratio(self, approximation: np.ndarray) -> float | None:
+        """Relative error of another kernel on inputs that no fit saw, over that on those that the fit saw.
+
+        Near 1 where there was enough calibration data, and of the same kind; None if nothing was held out.
+        """
+        inputs, outputs = self.metrics
+        if inputs is None or self.moments is None or self.held_out is None or len(self.held_out) < FEWEST:
+            return None
+        kernel = self.kernel.astype(np.float64)
+        x = self.held_out - self.moments.mean if self.centred else self.held_out
+        unseen = x.T.astype(np.float64) @ x / len(x)
+        errors = [
+            squared_error(kernel, approximation, metric, outputs) / squared_error(kernel, 0.0, metric, outputs)
+            for metric in (unseen, inputs)
+        ]
+        return float(np.sqrt(errors[0] / errors[1])) if errors[1] > 0 else None
+
+    def loss(self, approximation: np.ndarray) -> float:
+        """What another kernel in its place would lose."""
+        kernel = self.kernel.astype(np.float64)
+        return squared_error(kernel, approximation, *self.metrics) * self.unit
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of embeddings and what is known of it.
+
+    Args:
+        table: `[tokens, features]`.
+        counts: how often every token was seen, `[tokens]`.
+        gradients: moments of an objective's gradient at the embeddings; None without an objective.
+        scale: as in `Place`.
+    """
+
+    table: np.ndarray
+    counts: np.ndarray
+    gradients: Moments | None
+    scale: float = 1.0
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """Tokens and features."""
+        return self.table.shape
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """The chance of every token."""
+        return token_frequencies(self.counts)
+
+    @property
+    def moment(self) -> np.ndarray | None:
+        """What weights an error of the features."""
+        return None if self.gradients is None else self.gradients.second
+
+    @property
+    def unit(self) -> float:
+        """What a squared error a token is multiplied by to be a loss."""
+        if self.gradients is not None:
+            return self.scale
+        energy = float(self.frequencies @ np.einsum("ij,ij->i", self.table, self.table, dtype=np.float64))
+        return 1 / energy if energy > 0 else 0.0
+
+
+def outputs_of(place: Place, units: np.ndarray) -> Place:
+    """A first kernel with only these hidden units."""
+    moments = place.moments
+    if moments is not None and moments.gradients is not None:
+        moments = replace(moments, gradients=moments.gradients.of_features(units))
+    return replace(place, kernel=place.kernel[:, units], moments=moments)
+
+
+def inputs_of(place: Place, units: np.ndarray) -> Place:
+    """A second kernel with only these hidden units, which stand in for the others."""
+    covariance = hidden_covariance(place)
+    kernel = folded(place.kernel.astype(np.float64), covariance, units).astype(place.kernel.dtype)
+    moments = None if place.moments is None else place.moments.of_features(units)
+    return replace(place, kernel=kernel, moments=moments)
+
+
+def hidden_covariance(second: Place) -> np.ndarray:
+    """What is known of how hidden units go together `[hidden, hidden]`: their covariance, or that of units alike."""
+    inputs = second.metrics[0]
+    return np.eye(len(second.kernel)) if inputs is None else inputs  # uncalibrated: as independent as can be
