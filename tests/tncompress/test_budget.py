@@ -1,0 +1,143 @@
+"""Budgets of every kind are kept, and used up as far as the ranks allow."""
+
+import itertools
+import re
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tncompress
+from tncompress import Budget, replace_dense, report
+from tncompress.fitting.choice import Choice
+from tncompress.fitting.machine import Machine
+from tncompress.forms import low_rank
+
+
+def mlp(widths):
+    layers = [keras.layers.Dense(width, "gelu", name=f"layer_{i}") for i, width in enumerate(widths[1:])]
+    return keras.Sequential([keras.Input((widths[0],)), *layers], name="mlp")
+
+
+def kernels(widths):
+    return sum(a * b for a, b in itertools.pairwise(widths))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(12, 96), min_size=5, max_size=8),
+    st.floats(0.2, 0.95),
+    st.sampled_from(["uniform", "global"]),
+    st.booleans(),
+)
+def test_never_exceeded_and_met_closely(widths, keep, allocation, of_all):
+    model, total = mlp(widths), kernels(widths)
+    rest = model.count_params() - total
+    options = {"budget": Budget(params=keep * total + rest)} if of_all else {"keep": keep}
+    small = replace_dense(model, allocation=allocation, **options)
+    kept = small.count_params() - rest
+    assert kept <= keep * total
+    # No rank of any layer still fits, but for what 1 % are.
+    finest = min(a + b for a, b in itertools.pairwise(widths))
+    assert kept > keep * total - max(0.01 * keep * total, finest) - 1
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return mlp([48, 96, 48, 96, 24])
+
+
+@pytest.fixture(scope="module")
+def moments(model):
+    draw = np.random.default_rng(0)
+    x = (draw.normal(size=(500, 48)) @ draw.normal(size=(48, 48))).astype("float32")
+    return tncompress.calibrate(model, [f"layer_{i}" for i in range(4)], x, objective="outputs")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_flops(model, moments, share):
+    dense = 2 * kernels([48, 96, 48, 96, 24])
+    small = replace_dense(model, budget=Budget(flops=share * dense), calibration=moments)
+    flops = sum(row.flops_after for row in report(small).rows)
+    assert 0.97 * share * dense <= flops <= share * dense
+
+
+@pytest.mark.parametrize("most", [0.01, 0.05, 0.2])
+def test_predicted_loss(model, moments, most):
+    small = replace_dense(model, budget=Budget(max_loss=most), calibration=moments)
+    found = report(small)
+    assert 0.5 * most <= found.predicted_loss <= most * (1 + 1e-3)  # the fit damps S a little
+    smaller = replace_dense(model, budget=Budget(params=0.97 * small.count_params()), calibration=moments)
+    assert report(smaller).predicted_loss > found.predicted_loss
+
+
+def test_time_by_a_machines_rates(model, moments, monkeypatch):
+    machine = Machine(1e9, 1e12, 0.0)  # nothing but multiplications takes time
+    monkeypatch.setattr("tncompress.fitting.budget.this_machine", lambda: machine)
+    small = replace_dense(model, budget=Budget(latency=0.8), calibration=moments)
+    dense = sum(machine.dense_seconds(row_in, row_out, 1024) for row_in, row_out in [(48, 96), (96, 48), (48, 96)])
+    dense += machine.dense_seconds(96, 24, 1024)
+    found = 0.0
+    for path, config in report(small).recipe.items():
+        found += machine.choice_seconds(Choice.from_config(config), 1024)
+        assert path.startswith("layer_")
+    left = {row.layer: row for row in report(small).rows if not row.form}
+    dims = dict(zip([f"layer_{i}" for i in range(4)], [(48, 96), (96, 48), (48, 96), (96, 24)], strict=True))
+    found += sum(machine.dense_seconds(*dims[path], 1024) for path in left)
+    assert 0.8 * 0.8 * dense <= found <= 0.8 * dense
+
+
+def test_low_rank_of_small_rank_is_faster_than_dense_and_of_large_rank_slower():
+    machine = Machine(1e11, 1e10, 1e-6)
+    dense = machine.dense_seconds(768, 3072, 1024)
+    seconds = [machine.choice_seconds(Choice("low_rank", low_rank.spec(768, 3072, r)), 1024) for r in (64, 256, 700)]
+    assert seconds == sorted(seconds)
+    assert seconds[1] < dense < seconds[2]
+
+
+@pytest.mark.parametrize("kind", ["params", "flops", "keep", "latency"])
+def test_the_smallest_possible_is_told_and_possible(model, moments, kind):
+    tiny = {"params": 300, "flops": 1.0, "keep": 1e-6, "latency": 1e-6}[kind]
+    with pytest.raises(ValueError, match="raise") as caught:
+        replace_dense(model, budget=Budget(**{kind: tiny}), calibration=moments)
+    number = float(re.search(r"([\d,]+\.?\d*)(%? of|) (parameters|FLOPs|their)", str(caught.value))[1].replace(",", ""))
+    if kind in ("keep", "latency"):
+        number = number / 100 + 1e-4
+    small = replace_dense(model, budget=Budget(**{kind: number}), calibration=moments)
+    if kind == "params":
+        assert small.count_params() <= number
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"keep": 0.5, "budget": Budget(params=100)}, r"keep=0.5 and Budget\(params=100\) are two limits"),
+        ({"budget": 0.5}, r"budget is a tncompress.Budget, such as Budget\(params=5e6\), got 0.5"),
+        ({"budget": Budget(params=10)}, "less than the 264 parameters of the model that are not in chosen layers"),
+        ({"budget": Budget(max_loss=0.1)}, "limits what happens to an objective: give objective="),
+        ({"budget": Budget(flops=9e3), "allocation": "uniform"}, "leave allocation='uniform' away"),
+        ({"embeddings": True}, "embeddings=True chooses ranks by how often tokens are seen: give calibration="),
+    ],
+)
+def test_arguments_that_do_not_go(model, arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        replace_dense(model, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "one limit, one of keep, params, flops, latency, max_loss; got none"),
+        ({"keep": 0.5, "flops": 3}, "got keep, flops"),
+        ({"keep": 1.5}, "above 0 and at most 1, got 1.5"),
+        ({"latency": 0}, "above 0 and at most 1, got 0"),
+        ({"params": float("nan")}, "the number of parameters of the whole model, above 0, got nan"),
+        ({"flops": "many"}, "operations a token, above 0, got 'many'"),
+    ],
+)
+def test_no_budget(given, words):
+    with pytest.raises(ValueError, match=words):
+        Budget(**given)
