@@ -1,7 +1,7 @@
 """`replace_dense`: a trained model in, a smaller model out. `densify`: the way back."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -121,6 +121,8 @@ def replace_dense(
     check_objective_data(objective, calibration)
     budget = checked_budget(keep, budget)
     check_elastic(elastic, forms)
+    if refit is True and isinstance(calibration, Iterator):
+        calibration = list(calibration)  # gone over again
     refitted_on = refit_data(refit, calibration, elastic)
     over_all = is_global(allocation, forms, calibration, objective, budget, embeddings)
     if recipe is None:
