@@ -235,3 +235,14 @@ def test_a_network_has_the_parameters_of_its_cores():
     model = replace_dense(made("sequential")[0], keep=0.5)
     for site in find_sites(model):
         assert site.num_params == locate(model, [site.path])[site.path].spec.num_params
+
+
+def test_a_shared_layer_needs_filters_that_agree():
+    model, _ = made("subclassed")
+    with pytest.raises(ValueError, match=r"'attribute' is shared \(also again\): include chooses it and exclude leaves"):
+        find_sites(model, include="attribute", exclude="again")
+    with pytest.raises(ValueError, match="two networks for the shared layer 'attribute'"):
+        spec = {"equation": "i, i r, r o -> o", "sizes": {"i": WIDTH, "r": 2, "o": WIDTH}}
+        other = {**spec, "sizes": {**spec["sizes"], "r": 3}}
+        recipe = {"attribute": {"form": "low_rank", "spec": spec}, "again": {"form": "low_rank", "spec": other}}
+        replace_dense(model, recipe=recipe)

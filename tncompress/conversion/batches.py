@@ -80,6 +80,21 @@ def mask_of(x: Any, mask: Mask, number: int) -> np.ndarray | None:
     return None
 
 
+def counted(value: Any, lead: tuple[int, ...], given: np.ndarray | None) -> np.ndarray | None:
+    """Which vectors of a layer's input are no padding, bool as their leading axes; None: all.
+
+    Args:
+        value: the input, which may carry a Keras mask.
+        lead: its axes that count vectors.
+        given: the mask of the batch.
+    """
+    own = getattr(value, "_keras_mask", None)
+    mask = given if own is None else ops.convert_to_numpy(own).astype(bool)
+    if mask is None or mask.shape == lead:
+        return mask
+    return mask.reshape(-1) if lead == (mask.size,) else None
+
+
 # -- rows ------------------------------------------------------------------------------------------
 
 

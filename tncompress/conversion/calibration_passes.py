@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import rows_of, run_batch
+from tncompress.conversion.batches import counted, rows_of, run_batch
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
-from tncompress.conversion.watching import watched
+from tncompress.conversion.watching import Enough, watched
 from tncompress.fitting.frequencies import TokenCounts, token_counts
 from tncompress.fitting.moments import Gathering, Moments, Spread
 
@@ -68,7 +68,7 @@ class Forward:
         def see(path: str, value: Any) -> None:
             is_table = isinstance(self._layers[path], keras.layers.Embedding)
             lead = tuple(value.shape) if is_table else tuple(value.shape[:-1])
-            counts = _counted(value, lead, given)
+            counts = counted(value, lead, given)
             by_row = _by_row(lead, counts, len(rows))
             calls.append(Call(path, None if counts is None else by_row, math.prod(lead) / len(rows)))
             if is_table:
@@ -76,12 +76,12 @@ class Forward:
             elif not self._add(path, ops.convert_to_numpy(ops.cast(value, "float32")), by_row, counts, apart):
                 not_finite.append(path)
             if len(calls) == self._last:
-                raise _Enough
+                raise Enough
 
         try:
             with watched(self._layers, see):
                 run_batch(self._model, x, number)
-        except _Enough:
+        except Enough:
             pass
         if not_finite:
             raise ValueError(
@@ -117,10 +117,6 @@ class Forward:
     def held_out(self) -> dict[str, np.ndarray]:
         """Some of the vectors `[n, in_dim]` that are not in the moments."""
         return {path: thinned.array() for path, thinned in self._held_out.items()}
-
-
-class _Enough(BaseException):
-    """Ends a pass; no Exception, which code on the way might catch."""
 
 
 class Backward:
@@ -206,15 +202,6 @@ def is_finite(x: np.ndarray) -> bool:
     """Whether all numbers, and their squares, are."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(np.vdot(x, x)))
-
-
-def _counted(value: Any, lead: tuple[int, ...], given: np.ndarray | None) -> np.ndarray | None:
-    """Which vectors of a call's input are no padding, bool as their leading axes; None: all."""
-    own = getattr(value, "_keras_mask", None)
-    mask = given if own is None else ops.convert_to_numpy(own).astype(bool)
-    if mask is None or mask.shape == lead:
-        return mask
-    return mask.reshape(-1) if lead == (mask.size,) else None
 
 
 def _by_row(lead: tuple[int, ...], counts: np.ndarray | None, rows: int) -> np.ndarray | None:

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import run_batch
-from tncompress.conversion.watching import input_axes, preactivated
+from tncompress.conversion.watching import Enough, input_axes, preactivated
 
 Layers = Mapping[str, keras.layers.Layer]
 
@@ -66,10 +66,6 @@ def _zeros_of(value: Any) -> Any:
 Kept = dict[tuple[str, int], Made]  # by path and number of the call
 
 
-class _Enough(BaseException):
-    """All has been seen. No `Exception`, which Keras and the model's own code would catch."""
-
-
 def observed(
     model: keras.Model,
     layers: Layers,
@@ -103,7 +99,7 @@ def observed(
         if wanted is None or event in wanted:
             seen[event] = value
         if wanted is not None and len(seen) == len(wanted):
-            raise _Enough
+            raise Enough
 
     def enter(path: str, given: Any) -> None:
         if wanted is None or Event("input", path, calls[path]) in wanted:
@@ -123,7 +119,7 @@ def observed(
     with _answered(layers, calls, enter, kept, lambda: not seen), preactivated(made, leave):
         try:
             run_batch(model, batch, number)
-        except _Enough:
+        except Enough:
             return seen
     if wanted is not None:
         missing = next(event for event in wanted if event not in seen)

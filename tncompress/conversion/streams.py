@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, rows_of
+from tncompress.conversion.batches import Mask, batches_of, counted, inputs_of, mask_of, rows_of
 from tncompress.conversion.events import Event, Kept, Layers, needed, observed
 from tncompress.conversion.walking import walk
 from tncompress.fitting.moments import Moments
@@ -143,21 +143,13 @@ def gathered(
 
 def _rows(entering: Any, ours: Any, theirs: Any, units: np.ndarray | None, given: np.ndarray | None) -> np.ndarray:
     """`[vectors, in_dim + out_dim]` without padding: a layer's inputs, and by how much it misses the original."""
-    counts = _counted(entering, given)
+    counts = counted(entering, tuple(entering.shape[:-1]), given)
     vectors = int(np.prod(entering.shape[:-1]))
     x, ours, theirs = (
         ops.convert_to_numpy(ops.cast(value, "float32")).reshape(vectors, -1) for value in (entering, ours, theirs)
     )
     rows = np.concatenate([x, (theirs if units is None else theirs[:, units]) - ours], axis=1)
-    return rows if counts is None else rows[counts.reshape(-1).astype(bool)]
-
-
-def _counted(entering: Any, given: np.ndarray | None) -> np.ndarray | None:
-    """Which vectors of a layer's input `[..., in_dim]` are no padding; None: all."""
-    own = getattr(entering, "_keras_mask", None)
-    mask = given if own is None else ops.convert_to_numpy(own)
-    lead = tuple(entering.shape[:-1])
-    return None if mask is None or lead not in (mask.shape, (mask.size,)) else mask
+    return rows if counts is None else rows[counts.reshape(-1)]
 
 
 def _digest(batch: Any) -> bytes:

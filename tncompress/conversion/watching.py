@@ -11,6 +11,10 @@ from tncompress.conversion.dense_maps import dense_map
 from tncompress.layers.dense import TNDense
 
 
+class Enough(BaseException):
+    """Ends a pass when all has been seen. No `Exception`, which Keras and the model's own code would catch."""
+
+
 def input_axes(layer: keras.layers.Layer) -> int:
     """Over how many trailing axes of its inputs a layer's features lie."""
     if isinstance(layer, keras.layers.EinsumDense):
