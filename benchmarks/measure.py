@@ -62,9 +62,11 @@ def environment() -> dict[str, Any]:
 
 
 def write_json(path: str, name: str, results: Any) -> None:
-    """Write the results of a benchmark with machine and versions."""
+    """Write the results of a benchmark with machine and versions; a file that is there stays until all is written."""
     text = json.dumps({"benchmark": name, "environment": environment(), "results": results}, indent=2)
-    Path(path).write_text(text + "\n")
+    part = Path(f"{path}.part")
+    part.write_text(text + "\n")
+    part.replace(path)
 
 
 def _processor() -> str:

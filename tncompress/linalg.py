@@ -76,9 +76,9 @@ def psd_inverse(symmetric: np.ndarray) -> np.ndarray:
     """
     from scipy.linalg import lapack
 
-    factor, failed = lapack.dpotrf(symmetric, lower=1)
+    factor, failed = lapack.dpotrf(symmetric, lower=1)  # type: ignore[attr-defined]
     if failed:  # definite in exact arithmetic only
         return np.linalg.inv(symmetric)
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)  # type: ignore[attr-defined]
     lower = np.tril(inverse)
     return lower + np.tril(inverse, -1).T

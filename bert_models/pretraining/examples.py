@@ -46,7 +46,7 @@ def sentence_pairs(
 
     >>> for pair in sentence_pairs([[[1, 2], [3], [4, 5]], [[6], [7]]], 0, random.Random(1), budget=9, short_rate=0):
     ...     print(pair)
-    Pair(first=[1, 2], second=[3, 4, 5], is_random=False)
+    Pair(first=[1, 2, 3], second=[4, 5], is_random=False)
     """
     document = documents[number]
     target = 2 + below(source, budget - 1) if source.random() < short_rate else budget
@@ -137,9 +137,7 @@ def full_sentences(
         yield row
 
 
-def to_arrays(
-    rows: Sequence[Pair | Sentence], pieces: WordPieces, max_length: int
-) -> dict[str, np.ndarray]:
+def to_arrays(rows: Sequence[Pair | Sentence], pieces: WordPieces, max_length: int) -> dict[str, np.ndarray]:
     """Rows with their special tokens, padded: `[CLS] first [SEP] second [SEP]` or `[CLS] row [SEP]`.
 
     Returns:

@@ -30,11 +30,13 @@ LAYOUTS = {
 
 # Their full stop ends no sentence. Titles and the like stand before a capital, so a capital does not tell.
 ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt maj cmdr adm gov sen rep pres messrs mme mlle "
-    "vs etc al cf ca approx no nos vol vols pp ed eds fig figs eq sec ch art dept univ inc ltd co corp bros "
-    "jan feb mar apr jun jul aug sep sept oct nov dec mt ft".split()
+    """
+    mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt maj cmdr adm gov sen rep pres messrs mme mlle
+    vs etc al cf ca approx no nos vol vols pp ed eds fig figs eq sec ch art dept univ inc ltd co corp bros
+    jan feb mar apr jun jul aug sep sept oct nov dec mt ft
+    """.split()  # noqa: SIM905
 )
-_OPENING = "\"'“‘«([{"
+_OPENING = "\"'“‘«([{"  # noqa: RUF001
 # After a full stop, a mark or an ellipsis white space has to follow; after a Chinese or Japanese one nothing has to.
 _END = re.compile(r"""[.!?…]+["'”’»)\]}]*(?=\s)|[。！？]+[”’」』）]*""")  # noqa: RUF001
 
@@ -115,7 +117,7 @@ def split(paragraph: str) -> list[str]:
 def _ends(paragraph: str, start: int, end: re.Match) -> bool:
     if end[0][0] in "。！？":  # noqa: RUF001
         return True
-    after = paragraph[end.end() :  end.end() + 8].lstrip().lstrip(_OPENING).lstrip()
+    after = paragraph[end.end() : end.end() + 8].lstrip().lstrip(_OPENING).lstrip()
     if after[:1].islower():
         return False
     if end[0] != ".":

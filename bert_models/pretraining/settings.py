@@ -82,7 +82,9 @@ class DataSettings:
                 "with masking='dynamic' write duplicates=1."
             )
         if self.fill_rows and self.packing != "full_sentences":
-            raise ValueError("fill_rows needs packing='full_sentences': pairs of sentences are cut to fit by themselves.")
+            raise ValueError(
+                "fill_rows needs packing='full_sentences': pairs of sentences are cut to fit by themselves."
+            )
 
     @property
     def predictions(self) -> int:

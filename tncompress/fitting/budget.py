@@ -97,7 +97,7 @@ def seconds_on(machine: Machine) -> Price:
     """Estimated seconds of `VECTORS` tokens."""
 
     def seconds(choice: Choice | Bands | None, dims: tuple[int, int], is_table: bool) -> float:
-        if is_table:  # a row a token, and projections if there are any
+        if is_table or isinstance(choice, Bands):  # a row a token, and projections if there are any
             return machine.seconds(0 if choice is None else choice.flops(VECTORS), 8 * VECTORS * dims[1])
         return machine.choice_seconds(choice, VECTORS) if choice else machine.dense_seconds(*dims, VECTORS)
 

@@ -144,7 +144,7 @@ def _eliminate(outgoing: np.ndarray, inverse: np.ndarray, leaving: np.ndarray) -
 
 def _subtract_product(symmetric: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
     """Take (right @ left)^T, which is symmetric, off a large matrix, which is moved through memory once."""
-    from scipy.linalg.blas import dgemm
+    from scipy.linalg.blas import dgemm  # type: ignore[attr-defined]
 
     # BLAS counts columns first: the transpose of our rows, which it changes in place.
     dgemm(-1.0, left, right, trans_a=True, trans_b=True, beta=1.0, c=symmetric.T, overwrite_c=True)
