@@ -61,6 +61,9 @@ def spearman(vectors: np.ndarray, pairs: list[Pair]) -> float:
 
 
 def batches(tokenizer, sentences: list[str], size: int = 64) -> list[dict]:
-    """Token ids in batches of sentences of like length."""
-    ordered = sorted(sentences, key=len)
+    """Token ids in batches of sentences of like length: what is padding in them is computed for nothing."""
+    lengths = np.concatenate(
+        [tokenizer(sentences[k : k + 512])["input_mask"].sum(axis=1) for k in range(0, len(sentences), 512)]
+    )
+    ordered = [sentences[k] for k in np.argsort(lengths, kind="stable")]
     return [tokenizer(ordered[start : start + size]) for start in range(0, len(ordered), size)]

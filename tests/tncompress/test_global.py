@@ -9,6 +9,7 @@ from keras import ops
 
 import tncompress
 from tncompress import densify, load, replace_dense, report
+from tncompress.conversion import gathered
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(600, 12)) @ RNG.normal(size=(12, 24))).astype("float32")
@@ -88,6 +89,24 @@ def test_saved_loaded_densified_and_repeated(model, moments, form, tmp_path):
     np.testing.assert_allclose(outputs(densify(small)), outputs(small), atol=2e-5)
     again = replace_dense(model, recipe=report(small).recipe, calibration=moments)
     np.testing.assert_allclose(outputs(again), outputs(small), atol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["low_rank", ("narrow", "low_rank")])
+def test_moments_of_large_models_are_gathered_in_groups(model, form, monkeypatch):
+    options = {"form": form, "calibration": X, "objective": "outputs"}
+    whole = replace_dense(model, 0.5, **options)
+    passes = []
+    one_pass = gathered.calibrate
+    monkeypatch.setattr(gathered, "calibrate", lambda *a, **k: passes.append(a[1]) or one_pass(*a, **k))
+    monkeypatch.setattr(gathered, "MOMENTS_BYTES", 4 * (24**2 + 96**2) * 1.5)  # one layer's
+    streamed = replace_dense(model, 0.5, **options)
+    assert passes[:4] == [["layer_0"], ["layer_1"], ["layer_2"], ["layer_3"]]
+    assert report(streamed).recipe == report(whole).recipe
+    np.testing.assert_allclose(outputs(streamed), outputs(whole), atol=1e-5)
+    assert report(streamed).predicted_loss == pytest.approx(report(whole).predicted_loss)
+    # A generator cannot be gone over again.
+    once = replace_dense(model, 0.5, **{**options, "calibration": (X[k : k + 100] for k in range(0, 600, 100))})
+    assert report(once).keep == report(whole).keep
 
 
 def test_lost_units_show_in_the_errors(model, moments):

@@ -239,10 +239,9 @@ def test_a_network_has_the_parameters_of_its_cores():
 
 def test_a_shared_layer_needs_filters_that_agree():
     model, _ = made("subclassed")
-    with pytest.raises(ValueError, match=r"'attribute' is shared \(also again\): include chooses it and exclude leaves"):
+    with pytest.raises(ValueError, match=r"'attribute' is shared \(also again\): include chooses"):
         find_sites(model, include="attribute", exclude="again")
+    specs = [{"equation": "i, i r, r o -> o", "sizes": {"i": WIDTH, "r": rank, "o": WIDTH}} for rank in (2, 3)]
+    first, second = ({"form": "low_rank", "spec": spec} for spec in specs)
     with pytest.raises(ValueError, match="two networks for the shared layer 'attribute'"):
-        spec = {"equation": "i, i r, r o -> o", "sizes": {"i": WIDTH, "r": 2, "o": WIDTH}}
-        other = {**spec, "sizes": {**spec["sizes"], "r": 3}}
-        recipe = {"attribute": {"form": "low_rank", "spec": spec}, "again": {"form": "low_rank", "spec": other}}
-        replace_dense(model, recipe=recipe)
+        replace_dense(model, recipe={"attribute": first, "again": second})

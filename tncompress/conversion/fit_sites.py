@@ -138,27 +138,35 @@ def _fit_place(
     cores, order = pivoted(*found.cores) if choice.pivots else (found.cores, None)
     units = None if narrowed is None else narrowed.units_in
     seen, approximation = place if narrowed is None else narrowed.place, to_dense(choice.spec, found.cores)
+    errors = (found.weight_error, found.output_error, found.loss_error)
     ordered = {}
     if elastic and choice.form == low_rank.FORM.name:
         mean = seen.moments.mean if seen.centred and seen.moments is not None else None
         ordered = components(*found.cores, seen.metrics, seen.unit, mean)
     if units is not None:  # against all hidden units
         seen, approximation = place, _with_zeros(approximation, units, len(place.kernel))
-    inputs, outputs = seen.metrics
+        errors = _errors(seen, approximation)
     outcome = Outcome(
         site.path,
         site.in_dim,
         site.out_dim,
         choice,
         found.method,
-        weight_error=relative_error(seen.kernel, approximation),
-        output_error=None if inputs is None else relative_error(seen.kernel, approximation, inputs),
-        loss_error=None if outputs is None else relative_error(seen.kernel, approximation, inputs, outputs),
-        predicted_loss=None if outputs is None else seen.loss(approximation),
+        *errors,
+        predicted_loss=seen.loss(approximation) if seen.has_objective else None,
         held_out_ratio=seen.held_out_ratio(approximation),
         **ordered,
     )
     return Fitted(cores, order, bias), outcome
+
+
+def _errors(place: Place, approximation: np.ndarray) -> tuple[float | None, ...]:
+    inputs, outputs = place.metrics
+    return (
+        relative_error(place.kernel, approximation),
+        None if inputs is None else relative_error(place.kernel, approximation, inputs),
+        None if outputs is None else relative_error(place.kernel, approximation, inputs, outputs),
+    )
 
 
 def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
@@ -170,7 +178,8 @@ def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
 def _fit(place: Place, choice: Choice, form: Form | str | None, seed: int) -> Fit:
     if choice.form != NARROW:
         return fit(place.kernel, choice.spec, place.moments, form=form, centred=place.centred, seed=seed)
-    return Fit([place.kernel], None, 0.0, None, None, "hidden units chosen and folded")
+    nothing = None if place.moments is None else 0.0
+    return Fit([place.kernel], None, 0.0, nothing, nothing, "hidden units chosen and folded")
 
 
 @dataclass(frozen=True, eq=False)

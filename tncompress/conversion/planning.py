@@ -1,6 +1,6 @@
 """Which network every site gets: one fraction for all, or one budget over all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -24,7 +24,6 @@ from tncompress.fitting.place import Place, Table
 from tncompress.forms import Form, low_rank
 from tncompress.progress import progress_bar
 
-Places = Mapping[str, Place | Table]
 Choices = dict[str, Choice | Bands | None]  # by path; None: the kernel or table stays
 
 FLOOR = 0.3  # of the fraction that is kept on average: no place is left with less of its own
@@ -44,42 +43,67 @@ class Plan:
     units: Mapping[str, np.ndarray]
 
 
-def places_of(model: keras.Model, sites: Sequence[Site], moments: Mapping[str, Moments | TokenCounts]) -> Places:
-    """Kernels and tables, and what is known of them, by path."""
-    layers = locate(model, [site.path for site in sites])
-    energy = getattr(moments, "energy", None)
-    places: dict[str, Place | Table] = {}
-    for site in sites:
-        seen, layer = moments.get(site.path), layers[site.path]
+class Places(Mapping[str, Place | Table]):
+    """Kernels and tables, and what is known of them, by path.
+
+    Each is made when it is asked for, so that moments of large models need not be held all at once.
+
+    Args:
+        model: that has them.
+        sites: which of them.
+        moments: by path; none for those that were not calibrated.
+    """
+
+    def __init__(self, model: keras.Model, sites: Sequence[Site], moments: Mapping[str, Moments | TokenCounts]):
+        self._layers = locate(model, [site.path for site in sites])
+        self._sites, self._moments = {site.path: site for site in sites}, moments
+
+    def __getitem__(self, path: str) -> Place | Table:
+        site, layer, seen = self._sites[path], self._layers[path], self._moments.get(path)
+        energy = getattr(self._moments, "energy", None)
         gradients = None if seen is None else seen.gradients
         scale = 1.0 if gradients is None or not energy else gradients.count / energy
-        if site.is_table:
+        if isinstance(seen, TokenCounts):
             table = ops.convert_to_numpy(ops.cast(layer.embeddings, "float32"))
-            assert isinstance(seen, TokenCounts)
-            places[site.path] = Table(table, seen.counts, gradients, scale)
-        else:
-            assert not isinstance(seen, TokenCounts)
-            held_out = getattr(moments, "held_out", {}).get(site.path)
-            places[site.path] = Place(kernel_of(layer), seen, site.use_bias, scale, held_out)
-    return places
+            return Table(table, seen.counts, gradients, scale)
+        held_out = getattr(self._moments, "held_out", {}).get(path)
+        return Place(kernel_of(layer), seen, site.use_bias, scale, held_out)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def dims(self, path: str) -> tuple[int, int]:
+        """Features in and out; of a table tokens and features."""
+        return self._sites[path].in_dim, self._sites[path].out_dim
+
+    def size(self, path: str) -> int:
+        """Parameters now."""
+        return self._sites[path].num_params
+
+    def is_table(self, path: str) -> bool:
+        """Whether it is of embeddings."""
+        return self._sites[path].is_table
 
 
-def uniform(places: Mapping[str, Place], keep: float, forms: Sequence[Form], progress: bool | None) -> Plan:
+def uniform(places: Places, keep: float, forms: Sequence[Form], progress: bool | None) -> Plan:
     """The same fraction for every site. What one site leaves of its budget goes to the next."""
     choices: Choices = {}
     left = 0.0
     # The smallest last: its ranks come in the finest steps, so that they use up what the others left.
-    largest_first = sorted(places, key=lambda path: -places[path].kernel.size)
+    largest_first = sorted(places, key=lambda path: -places.size(path))
     for path in progress_bar(largest_first, "Choosing", shown=progress):
-        place = places[path]
-        left += keep * place.kernel.size
-        choices[path] = choice = _near(place, forms, left)
-        left -= choice.num_params if choice else place.kernel.size
+        left += keep * places.size(path)
+        choices[path] = choice = _near(places[path], forms, left)
+        left -= choice.num_params if choice else places.size(path)
     return Plan(choices, {})
 
 
-def _near(place: Place, forms: Sequence[Form], params: float) -> Choice | None:
+def _near(place: Place | Table, forms: Sequence[Form], params: float) -> Choice | None:
     """The network for one site with so many parameters; None: they are enough for the dense kernel."""
+    assert isinstance(place, Place)
     in_dim, out_dim = place.kernel.shape
     if forms[0].fixed:  # that all of them together are within the budget is known
         return next(iter(near_budget(forms[0], in_dim, out_dim, place.kernel.size)))
@@ -116,11 +140,13 @@ def globally(
         ValueError: if even the smallest networks are over the budget; the message tells the smallest that is possible.
     """
     price = budget.price()
-    dense = {path: price(None, place.dims, isinstance(place, Table)) for path, place in places.items()}
+    dense = {path: price(None, places.dims(path), places.is_table(path)) for path in places}
     limit = _limit(budget, fixed, sum(dense.values()))
+    order = {path: number for number, path in enumerate(places)}
     paired = {path for pair in pairs for path in (*pair.first, pair.second)}
     groups = [(*pair.first, pair.second) for pair in pairs] + [(path,) for path in places if path not in paired]
-    kernels = sum(place.dims[0] * place.dims[1] for place in places.values())
+    groups.sort(key=lambda group: order[group[0]])  # so that moments may be streamed
+    kernels = sum(map(places.size, places))
     fraction = min(1.0, limit / max(sum(dense.values()), 1e-300)) if limit is not None else 0.0
     menus = []
     for group in progress_bar(groups, "Planning", shown=progress):
@@ -140,7 +166,7 @@ def globally(
     units = {}
     for group, offer in zip(groups, chosen, strict=True):
         choices.update(zip(group, _picked(offer), strict=True))
-        if isinstance(offer.what, Width) and len(offer.what.units) < places[group[-1]].dims[0]:
+        if isinstance(offer.what, Width) and len(offer.what.units) < places.dims(group[-1])[0]:
             units[group[-1]] = offer.what.units
     return Plan(choices, units)
 
@@ -166,8 +192,8 @@ def _picked(offer: Offer) -> tuple[Choice | Bands | None, ...]:
 
 
 def _price_of(offer: Offer, group: Sequence[str], places: Places, price: Price) -> float:
-    members = [places[path] for path in group]
-    return sum(price(c, p.dims, isinstance(p, Table)) for c, p in zip(_picked(offer), members, strict=True))
+    picked = zip(_picked(offer), group, strict=True)
+    return sum(price(choice, places.dims(path), places.is_table(path)) for choice, path in picked)
 
 
 def _above_floor(menu: Sequence[Offer], floor: float) -> Sequence[Offer]:

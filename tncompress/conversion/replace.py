@@ -26,7 +26,7 @@ from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
 from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
-from tncompress.conversion.planning import Plan, globally, places_of, uniform
+from tncompress.conversion.planning import Places, Plan, globally, uniform
 from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.conversion.surgery import (
@@ -138,8 +138,8 @@ def replace_dense(
         chosen = [site for site in sites if site.path in choices]
     check_weights(model, chosen)
     copy = copy_model(model)
-    moments = moments_of(copy, chosen, calibration, objective, mask, progress)
-    places = places_of(copy, chosen, moments)
+    moments = moments_of(copy, chosen, calibration, objective, mask, progress, in_order=over_all)
+    places = Places(copy, chosen, moments)
     pairs = pairs_of(copy, chosen, moments) if wants_pairs(forms, choices, chosen) else []
     if choices is not None:
         plan = Plan(choices, {})

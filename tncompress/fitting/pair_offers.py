@@ -41,14 +41,14 @@ def pair_offers(
     """
     covariance, moment = hidden_covariance(second), second.metrics[1]
     hidden, out_dim = second.kernel.shape
-    roots = [_root(place.metrics[0]) for place in first]
+    metrics = [(_root(place.metrics[0]), place.metrics[1]) for place in first]
     found: list[Offer] = []
     for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden, step)):
         units, among = narrowed.units, np.ix_(narrowed.units, narrowed.units)
         dims = [(len(place.kernel), len(units)) for place in first] + [(len(units), out_dim)]
         sides = [[Offer(m * n, 0.0, _whole(m, n, len(units) < hidden))] for m, n in dims]
         if low_rank_too:
-            energies = [_of_first(place, root, units) for place, root in zip(first, roots, strict=True)]
+            energies = [_of_first(place, *given, units) for place, given in zip(first, metrics, strict=True)]
             energies.append(energies_of(narrowed.outgoing.T, covariance[among]) * second.unit)
             for (m, n), side, values in zip(dims, sides, energies, strict=True):
                 side += [offer for offer in low_ranks(m, n, values, pivots, step) if offer.cost < m * n]
@@ -65,8 +65,8 @@ def _whole(in_dim: int, out_dim: int, is_narrower: bool) -> Choice | None:
     return Choice(NARROW, dense_spec(in_dim, out_dim)) if is_narrower else None
 
 
-def _of_first(place: Place, root: np.ndarray | None, units: np.ndarray) -> np.ndarray:
-    kernel, moment = place.kernel[:, units].astype(np.float64), place.metrics[1]
+def _of_first(place: Place, root: np.ndarray | None, moment: np.ndarray | None, units: np.ndarray) -> np.ndarray:
+    kernel = place.kernel[:, units].astype(np.float64)
     seen = kernel if root is None else root @ kernel
     return energies_of(seen, None if moment is None else moment[np.ix_(units, units)]) * place.unit
 

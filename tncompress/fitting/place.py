@@ -51,11 +51,16 @@ class Place:
         return inputs, None if gradients is None else gradients.second
 
     @property
+    def has_objective(self) -> bool:
+        """Whether gradients tell what an error at the outputs does."""
+        return self.moments is not None and self.moments.gradients is not None
+
+    @property
     def unit(self) -> float:
         """What a squared error is multiplied by to be a loss."""
-        inputs, outputs = self.metrics
-        if outputs is not None:
+        if self.has_objective:
             return self.scale
+        inputs, _ = self.metrics
         energy = squared_error(self.kernel.astype(np.float64), 0.0, inputs)
         return 1 / energy if energy > 0 else 0.0
 
