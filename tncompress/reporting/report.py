@@ -188,8 +188,8 @@ def report(model: keras.Model) -> Report:
     recipe = {path: choice.to_config() for path, choice in compression.recipe.items()} if compression else {}
     rows = tuple(map(_row, _outcomes(model)))
     after = model.count_params()
-    before = compression.params if compression else after
-    if before is None:  # an encoder whose compression only the larger model remembered
+    before = compression.params if compression else None
+    if before is None:  # what a larger model, or a part of this one, remembers
         before = after + sum(row.params_before - row.params_after for row in rows)
     return Report(model.name, rows, before, after, recipe, compression.measured_loss if compression else None)
 
