@@ -17,7 +17,9 @@ Several forms with + between them go together; @global shares one budget out ove
 table too, to so many parameters of the whole model:
 
     python benchmarks/quality.py ... --forms low_rank@global narrow narrow+low_rank --fits two-sided
-    python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --include . --embeddings --params 10.7e6
+    python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --refit 1500 --peers
+    python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --refit 1500 \
+        --embeddings --include attention feed_forward word --params 10.7e6
 
 Files that were written can be joined, without measuring anything:
 
@@ -52,6 +54,7 @@ class Setting:
         include: which layers are replaced, see `tncompress.replace_dense`.
         embeddings: tables of embeddings too.
         judge: calibration with the objective, by which losses are predicted; None: they are not.
+        refit: batches on which layers are fitted once more; False: they are not.
     """
 
     encoder: object
@@ -61,6 +64,7 @@ class Setting:
     include: tuple[str, ...] = ("feed_forward",)
     embeddings: bool = False
     judge: Mapping | None = None
+    refit: list[dict] | bool = False
 
     def sites(self) -> list:
         """Layers that are replaced."""
@@ -101,6 +105,9 @@ def measured_all(args: argparse.Namespace) -> list[dict]:
     batches = minilm.batches(tokenizer, drawn(minilm.read_pairs(args.train), args.sentences))
     calibrations = gathered(encoder, [site.path for site in setting.sites()], batches, {*args.fits, "two-sided"})
     setting = replace(setting, judge=calibrations["two-sided"])
+    if args.refit:
+        sentences = drawn(minilm.read_pairs(args.train), args.refit)
+        setting = replace(setting, judge=None, refit=minilm.batches(tokenizer, sentences, 32))
     results: list[dict] = []
 
     def add(result: dict) -> None:
@@ -114,7 +121,9 @@ def measured_all(args: argparse.Namespace) -> list[dict]:
     for form in args.forms:
         for keep in keeps:
             for fit in args.fits:
-                add({"method": f"{form}, {fit}", "fit": fit, **measured(setting, form, keep, calibrations[fit])})
+                label = f"{fit}, refit" if args.refit else fit
+                found = measured(setting, form, keep, calibrations[fit])
+                add({"method": f"{form}, {label}", "fit": label, **found})
     seen = args.peers and quality_peers.look(encoder, setting.judge, batches, minilm.sentence_embedding)
     for name in args.peers:
         for keep in keeps:
@@ -185,6 +194,7 @@ def measured(setting: Setting, form: str, keep: float, calibration) -> dict:
             include=setting.include,
             calibration=calibration,
             allocation=allocation or None,
+            refit=setting.refit if calibration is not None else False,
             **tables,
         )
     except ValueError as error:  # a form that has nothing of this size
@@ -278,6 +288,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--params", nargs="*", type=float, default=(), help="of the whole model, instead of --keeps")
     parser.add_argument("--include", nargs="+", default=["feed_forward"], help="default: %(default)s")
     parser.add_argument("--embeddings", action="store_true", help="tables of embeddings too")
+    parser.add_argument("--refit", type=int, default=0, help="sentences to fit once more on, layer after layer")
     parser.add_argument("--fits", nargs="*", choices=FITS, default=FITS)
     parser.add_argument("--json", help="file to write results to")
     parser.add_argument("--table", nargs="*", help="print the table of such files instead of measuring")
@@ -286,7 +297,7 @@ def _arguments() -> argparse.Namespace:
     if not args.table and not (args.train and args.dev):
         parser.error("--train and --dev are needed (CSV: sentence1,sentence2,score)")
     if args.peers is None:
-        args.peers = [] if args.embeddings else list(quality_peers.PEERS)
+        args.peers = [] if args.embeddings or args.refit else list(quality_peers.PEERS)
     if args.peers and args.embeddings:
         parser.error("the peers have no tables of embeddings; give --peers without names")
     return args

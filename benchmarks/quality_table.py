@@ -11,7 +11,7 @@ ERRORS = (("outputs", "output_error"), ("objective", "loss_error"), ("predicted"
 
 def line(result: dict) -> str:
     """One measurement in one line."""
-    head = f"{result['form']:<22} keep {result['keep']:<6.4g} {result['fit']:<13}"
+    head = f"{result['form']:<22} keep {result['keep']:<6.4g} {result['fit']:<16}"
     if "error" in result:
         return f"{head} -  {result['error'][:90]}"
     tail = f" kept {result['kept']:.4f}  fit {result['fit_seconds']:.0f} CPU-s" if "kept" in result else ""
