@@ -5,9 +5,21 @@ from pathlib import Path
 
 PANELS = (("cosine", "mean cosine to the original's embeddings"), ("spearman", "STS-B dev, Spearman x 100"))
 LOWEST = {"cosine": 0.4, "spearman": 76.0}  # what is worse would squeeze all that matters together
-SAME_SIZE = 1.02  # ranks meet a budget that nearly
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#666666", "#8c510a", "#7b3294", "#000000")
-MARKERS = "osD^vPX<>*"
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#666666",
+    "#8c510a",
+    "#7b3294",
+    "#000000",
+    "#a6761d",
+    "#b2abd2",
+)
+MARKERS = "osD^vPX<>*hd"
 
 
 def picture(path: str, results: Sequence[Mapping]) -> None:
@@ -29,6 +41,7 @@ def picture(path: str, results: Sequence[Mapping]) -> None:
         for number, (method, line) in enumerate(methods.items()):
             params, values = [r["params"] / 1e6 for r in line], [r[key] for r in line]
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            style["linestyle"] = "-" if line[0]["fit"] else "--"  # others' methods have no choice of fits
             axis.plot(params, values, label=method, linewidth=2.6 if number == 0 else 1.3, markersize=5, **style)
         front = pareto_front(others, key)
         axis.plot(
@@ -67,12 +80,10 @@ def by_accuracy(results: Sequence[Mapping]) -> dict[str, list[Mapping]]:
 
 
 def pareto_front(results: Sequence[Mapping], key: str) -> list[Mapping]:
-    """Results than which none of about the same or a smaller size is better, from small to large."""
+    """The best result of every budget, if none of a smaller budget is as good, from small to large."""
     front: list[Mapping] = []
-    for result in sorted(results, key=lambda r: r["params"]):
-        if front and result[key] <= front[-1][key]:
-            continue
-        if front and result["params"] <= SAME_SIZE * front[-1]["params"]:
-            front.pop()
-        front.append(result)
+    for keep in sorted({result["keep"] for result in results}):
+        best = max((result for result in results if result["keep"] == keep), key=lambda r: r[key])
+        if not front or best[key] > front[-1][key]:
+            front.append(best)
     return front

@@ -48,7 +48,7 @@ def main() -> None:
     dev = minilm.read_pairs(args.dev)
     train = minilm.read_pairs(args.train)
     sentences = training_sentences(train, args.text, minilm.sentences_of(dev), args.seed)
-    batches = by_length(tokenizer, sentences, args.batch)
+    batches = minilm.batches(tokenizer, sentences, args.batch)
     print(f"{len(sentences)} sentences to learn from", flush=True)
     unlabelled = minilm.batches(tokenizer, quality.drawn(train, CALIBRATION))
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
@@ -161,12 +161,6 @@ def training_sentences(
     seen = {normal(sentence) for sentence in held_back}
     sentences = list({normal(sentence): sentence for sentence in found if normal(sentence) not in seen}.values())
     return [sentences[i] for i in draw.permutation(len(sentences))]
-
-
-def by_length(tokenizer, sentences: list[str], size: int) -> list[dict]:
-    """Batches of sentences of the same length in tokens, or nearly: padding would be computed like any other token."""
-    order = np.argsort(tokenizer(sentences)["input_mask"].sum(axis=1), kind="stable")
-    return [tokenizer([sentences[i] for i in order[k : k + size]]) for k in range(0, len(order), size)]
 
 
 def normal(sentence: str) -> str:
