@@ -616,7 +616,7 @@ def test_two_replicas_are_one():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-FEW = "paper and (card or clipped or BERT) or accumulated and BERT or mixed and clipped or goes_on and LAMB"
+FEW = "paper and card or goes_on and LAMB"
 
 
 @ON_TENSORFLOW

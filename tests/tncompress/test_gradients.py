@@ -400,11 +400,14 @@ def test_moments_with_gradients_of_another_layer():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="starts the others")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_pass_this_file(backend):
+@pytest.mark.parametrize(
+    "some", ["before or function or shared", pytest.param("test", marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_other_backends_pass_this_file(backend, some):
     if find_spec(backend) is None:
         pytest.skip(f"pip install {backend}")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", some, __file__],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
