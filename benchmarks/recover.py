@@ -29,11 +29,11 @@ WORDS = range(4, 31)  # of a sentence that is learnt from
 PER_FILE = 2500  # sentences of a text file
 CALIBRATION = 3000
 BATCH = 32
-STUDENTS = {  # the farther to go, the larger the steps
+STUDENTS = {  # and the learning rate of each
     "narrow+low_rank": 3e-4,
     "expand_condense": 5e-4,
     "expand_condense random": 1e-3,
-    "whole": 4e-4,
+    "whole": 1.5e-4,
 }
 
 

@@ -235,9 +235,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_weights():
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"), [([5, 4, 1, 2, 3, 2], 2), ([5, 4, 3, 2, 1, 0], 5), ([1, 2, np.nan, 3], 0), ([2, 1, 3, 4, 5], 1)]
+    ("losses", "best"),
+    [
+        ([5, 4, 1, 2, 3, 2], 2),
+        ([5, 4, 3, 2, 1, 0], 5),
+        ([1, 2, np.nan, 3], 0),
+        ([2, 1, 3, 4, 5], 1),
+        ([1, 5, 4, 3, 2, 0], 5),  # worse than the start for long, but on its way
+    ],
 )
-def test_the_best_weights_are_kept_and_three_worse_ones_end_it(losses, best):
+def test_the_best_weights_are_kept_and_three_that_do_not_fall_end_it(losses, best):
     seen = []
 
     def scripted(distillation, *args, **kwargs):

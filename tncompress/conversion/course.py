@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from tncompress.conversion.distillation import Batch
 from tncompress.progress import QUIET_SECONDS, progress_bar
 
 EVALUATIONS = 5  # of the held-out loss, besides the one before training
-PATIENCE = 3  # evaluations without a better one, after which training stops
+PATIENCE = 3  # evaluations in a row none of which is lower than the one before, after which training stops
 WARM_UP = 10  # steps at most; a tenth of them if they are fewer
 
 
@@ -110,7 +111,9 @@ class Course(keras.callbacks.Callback):
         return int(np.nanargmin(self.curve["val_loss"]))
 
     def _is_stuck(self) -> bool:
-        return len(self.curve["step"]) - 1 - self._best() >= PATIENCE
+        """It no longer falls; a loss above the student's own may still be on its way down."""
+        losses = self.curve["val_loss"][-1 - PATIENCE :]
+        return len(losses) > PATIENCE and not any(after < before for before, after in pairwise(losses))
 
 
 def _mean(losses: Sequence[float]) -> float | None:
