@@ -1,5 +1,7 @@
 # All targets set up what they need in .venv by themselves; PYTHON chooses the interpreter (3.11 to 3.13).
+# WORKERS is the number of processes that run the tests; each holds TensorFlow and wants some 3 GB.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: help demo test test-all lint bench clean
@@ -31,7 +33,7 @@ demo: .venv/package  ## compress real weights, all-MiniLM-L6-v2, and see what it
 	$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: .venv/test  ## the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .venv/oracle: .venv/test
 	$(BIN)/python -m pip install --quiet --no-deps tf-models-official==2.20.0

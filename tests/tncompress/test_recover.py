@@ -134,7 +134,7 @@ def test_another_precision_is_of_the_training_only():
         ({"include": ["core_0", "core_1"], "exclude": "second"}, {"first/core_0", "first/core_1"}),
         ({"exclude": ["^embedding/", "first", "^second/core"]}, {"second/bias"}),
     ],
-    ids=str,
+    ids=["by default", "one layer", "cores of one layer", "one variable"],
 )
 def test_filters_choose_variables(filters, trained):
     student, teacher, x = (
