@@ -30,6 +30,8 @@ _WHERE = {
     "calibrate": "tncompress.conversion.calibrate",
     "replace_dense": "tncompress.conversion.replace",
     "densify": "tncompress.conversion.replace",
+    "fold": "tncompress.conversion.folding",
+    "unfold": "tncompress.conversion.folding",
     "recover": "tncompress.conversion.recover",
     "load": "tncompress.conversion.saving",
     "report": "tncompress.reporting.report",

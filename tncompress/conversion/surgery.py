@@ -95,7 +95,7 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
         if any(layer is one for one in skip):
             continue
         try:
-            _copy_state(layer, theirs[path])
+            copy_state(layer, theirs[path])
         except Exception as error:
             raise ValueError(
                 f"The layer {path or source.name!r} made from its own config takes other weights "
@@ -103,7 +103,8 @@ def copy_weights(source: keras.Model, target: keras.Model, skip: Collection[kera
             ) from None
 
 
-def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Give a layer what another one would save: its weights, and assets such as a vocabulary."""
     store: dict = {}
     source.save_own_variables(store)
     # Copies: JAX would let both variables share one buffer, and training the one gives it away under the other.

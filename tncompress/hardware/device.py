@@ -1,7 +1,9 @@
-"""`Device`: an accelerator or a processor as a handful of numbers, and the table of those that are known."""
+"""`Device`: an accelerator or a processor as a handful of numbers, and those that are known by name."""
 
 import math
 from dataclasses import dataclass
+
+from tncompress.hardware.devices import ROWS
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,7 @@ class Device:
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
-DEVICES = {
-    found.name: found
-    for found in (
-        Device(
-            "tpu-v5e",
-            "tpu",
-            (("bfloat16", 197e12),),
-            819e9,
-            1e-6,
-            (("bfloat16", 128),),
-            "https://cloud.google.com/tpu/docs/v5e",
-        ),
-    )
-}
+DEVICES = {row[0]: Device(*row) for row in ROWS}
 
 
 def device(name: "str | Device") -> Device:
