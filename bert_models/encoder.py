@@ -36,6 +36,7 @@ class Encoder(keras.Model):
         for i, hidden in enumerate(outputs.pop("encoder_outputs")):
             outputs[f"encoder_outputs_{i}"] = hidden
         flat = keras.Model(self.input, outputs, name=self.name)
+        flat({name: keras.ops.ones((1, 2), "int32") for name in INPUT_NAMES})  # Keras wants this before ONNX
         return flat.export(filepath, *args, **kwargs)
 
 

@@ -60,7 +60,7 @@ def fold(
         kind = (type(layer), layer.spec, str(layer.dtype_policy), layer.in_shape)
         if kind not in times:
             both = {"network": layer, "folded": _made_of(_FOLDED[type(layer)], layer)}
-            times[kind] = time_layers(both, layer.in_shape, tokens)
+            times[kind] = time_layers(both, tokens)
         saved = times[kind]["network"] - times[kind]["folded"]
         if saved > 0:
             gains.append((saved, _kernel_bytes(layer), layer))

@@ -121,7 +121,7 @@ def put_networks(model: keras.Model, choices: Mapping[str, Choice]) -> dict[str,
     The model must be fresh: compiled functions and optimizers would go on with the old layers.
     """
     dense = locate(model, list(choices))
-    new = {path: _network_for(layer, choices[path]) for path, layer in dense.items()}
+    new = {path: network_for(layer, choices[path]) for path, layer in dense.items()}
     for path, layer in dense.items():
         become(layer, new[path])
     return new
@@ -135,7 +135,7 @@ def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
     object.__setattr__(layer, "__dict__", other.__dict__)
 
 
-def _network_for(dense: DenseLayer, choice: Choice) -> TNDense:
+def network_for(dense: DenseLayer, choice: Choice) -> TNDense:
     """An empty network that does what `dense` does besides its kernel."""
     shapes = {}
     if isinstance(dense, keras.layers.EinsumDense):

@@ -1,38 +1,37 @@
 """How long layers take here, side by side: compiled as models are, interleaved, so that a noisy moment hits all."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
 import keras
 import numpy as np
 
+from tncompress.conversion.dense_maps import dense_map
+from tncompress.layers.dense import TNDense
+
 ROUNDS = 7
 SLICE = 0.01  # seconds that one candidate runs at least in each round
 
 
-def time_layers(layers: Mapping[str, keras.layers.Layer], in_shape: Sequence[int], tokens: int) -> dict[str, float]:
-    """Median seconds of one call of each layer on `[tokens, *in_shape]`, in inference.
+def time_layers(layers: Mapping[str, keras.layers.Layer], tokens: int) -> dict[str, float]:
+    """Median seconds of one call of each layer on so many vectors, in inference.
 
     On a processor it is the time that this process uses, whatever else runs on the machine; on an accelerator the time
     until the result is there.
 
     Args:
-        layers: built, by any names; all take the same inputs.
-        in_shape: trailing axes of the inputs.
+        layers: built dense layers or networks, by any names.
         tokens: vectors at once.
 
     >>> dense = keras.layers.Dense(8)
     >>> dense.build((None, 4))
-    >>> 0 < time_layers({"dense": dense}, (4,), tokens=2)["dense"] < 1
+    >>> 0 < time_layers({"dense": dense}, tokens=2)["dense"] < 1
     True
     """
-    policy = next(iter(layers.values())).dtype_policy
-    x = np.random.default_rng(0).normal(size=(tokens, *in_shape)).astype("float32")
-    inputs = keras.ops.convert_to_tensor(x, policy.compute_dtype)
     clock = _clock()
-    calls = {name: _compiled(layer, inputs) for name, layer in layers.items()}
+    calls = {name: _compiled(layer, _inputs(layer, tokens)) for name, layer in layers.items()}
     repeats = {}
     for name, call in calls.items():
         call()  # traced, compiled, into the cache
@@ -48,6 +47,15 @@ def time_layers(layers: Mapping[str, keras.layers.Layer], in_shape: Sequence[int
                 calls[name]()
             found[name].append((clock() - start) / repeats[name])
     return {name: median(times) for name, times in found.items()}
+
+
+def _inputs(layer: keras.layers.Layer, tokens: int) -> Any:
+    """Normal numbers of the shape in which models have them: features on one axis as rows, else one text."""
+    found = layer if isinstance(layer, TNDense) else dense_map(layer)
+    is_plain = len(found.in_shape) == len(found.out_shape) == 1 and not isinstance(layer, keras.layers.EinsumDense)
+    lead = (tokens,) if is_plain else (1, tokens)
+    x = np.random.default_rng(0).normal(size=(*lead, *found.in_shape)).astype("float32")
+    return keras.ops.convert_to_tensor(x, layer.compute_dtype)
 
 
 def _clock() -> Callable[[], float]:

@@ -1,0 +1,87 @@
+"""Networks timed against the dense layers that they would replace, here and now; those that lose are left dense."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from tncompress.conversion.surgery import network_for
+from tncompress.conversion.timing import time_layers
+from tncompress.conversion.walking import locate
+from tncompress.fitting.choice import Bands, Choice
+from tncompress.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one layer.
+
+    Args:
+        dense: as it was.
+        network: in its place.
+    """
+
+    dense: float
+    network: float
+
+
+def timed(
+    model: keras.Model, choices: Mapping[str, Choice | Bands | None], tokens: Sequence[int], progress: bool | None
+) -> dict[str, Times]:
+    """Every layer that gets a network, and that network, measured here: seconds over all numbers of tokens together.
+
+    Layers and networks of the same shapes are measured once. Tables of embeddings are not: a row is looked up anyway.
+
+    Args:
+        model: with the dense layers.
+        choices: by path.
+        tokens: numbers of vectors at once.
+        progress: show a bar.
+    """
+    asked = {path: choice for path, choice in choices.items() if isinstance(choice, Choice)}
+    layers = locate(model, list(asked))
+    known: dict[tuple, Times] = {}
+    found = {}
+    for path, choice in progress_bar(list(asked.items()), "Timing", shown=progress):
+        layer = layers[path]
+        kind = (choice, _kind(layer))
+        if kind not in known:
+            both = {"dense": layer, "network": network_for(layer, choice)}
+            counts = [time_layers(both, count) for count in tokens]
+            known[kind] = Times(*(sum(count[name] for count in counts) for name in ("dense", "network")))
+        found[path] = known[kind]
+    return found
+
+
+def slower(times: Mapping[str, Times], groups: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The layers that lose time, by path, with the reason to leave them dense.
+
+    Args:
+        times: by path.
+        groups: layers that are replaced together or not at all.
+
+    >>> slower({"a": Times(1e-3, 2e-3), "b": Times(1e-3, 0.5e-3)}, [("a",), ("b",)])
+    {'a': 'slower than dense here: 2 ms against 1 ms'}
+    """
+    found = {}
+    for group in groups:
+        members = [path for path in group if path in times]
+        dense, network = (sum(getattr(times[path], name) for path in members) for name in ("dense", "network"))
+        if network > dense:
+            reason = f"slower than dense here: {1e3 * network:.3g} ms against {1e3 * dense:.3g} ms"
+            together = f", with {len(members) - 1} that it shares hidden units with" if len(members) > 1 else ""
+            found |= dict.fromkeys(group, reason + together)
+    return found
+
+
+def _kind(layer: keras.layers.Layer) -> tuple:
+    """What the time of a dense layer depends on."""
+    activation = getattr(layer.activation, "__name__", repr(layer.activation))
+    return (
+        type(layer),
+        tuple(layer.kernel.shape),
+        getattr(layer, "equation", None),
+        activation,
+        layer.bias is None,
+        layer.compute_dtype,
+    )
