@@ -44,9 +44,8 @@ def derivatives(function, x):
 def test_values_and_derivatives(name):
     activation = keras.activations.get(name)
     x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
-    np.testing.assert_array_equal(
-        *(ops.convert_to_numpy(f(ops.convert_to_tensor(x))) for f in (activation, recomputed(activation)))
-    )
+    values = [ops.convert_to_numpy(f(ops.convert_to_tensor(x))) for f in (activation, recomputed(activation))]
+    np.testing.assert_allclose(*values, atol=1e-6)
     for plain, found in zip(derivatives(activation, x), derivatives(recomputed(activation), x), strict=True):
         np.testing.assert_allclose(found, plain, atol=1e-6)
 
@@ -61,25 +60,22 @@ def test_against_differences():
 
 
 @ON_TENSORFLOW
-def test_a_graph_computes_it_twice_and_holds_its_input_alone():
+def test_a_graph_holds_the_input_alone():
+    """What the way back takes from the way there is x, and x is read once more only then."""
     import tensorflow as tf
 
-    def tanhs(function):
-        def step(x):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = tf.reduce_sum(function(tf.sin(x)))
-            return tape.gradient(y, x)
+    @tf.function(input_signature=[tf.TensorSpec((3,))])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(recomputed(keras.activations.gelu)(tf.sin(x)))
+        return tape.gradient(y, x)
 
-        graph = tf.function(step, input_signature=[tf.TensorSpec((3,))]).get_concrete_function().graph
-        return [op for op in graph.get_operations() if op.type == "Tanh"]
-
-    def silly_gelu(x):
-        return x * tf.tanh(x)
-
-    assert len(tanhs(silly_gelu)) == 1
-    first, again = tanhs(recomputed(silly_gelu))
-    assert [len(op.inputs[0].op.control_inputs) for op in (first, again)] == [0, 1]
+    operations = step.get_concrete_function().graph.get_operations()
+    forward, backward = (op for op in operations if op.type.endswith("PartitionedCall"))
+    (again,) = (i.op for i in backward.inputs if i.op.type == "Identity" and i.op.control_inputs)
+    assert again.inputs[0].op.type == "Sin"
+    assert forward.outputs[0].op not in {i.op for i in backward.inputs}
 
 
 def test_only_where_it_saves_something():

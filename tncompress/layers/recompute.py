@@ -1,6 +1,7 @@
 """`recomputed`: an activation of which training keeps the input alone, and computes it once more on the way back."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import keras
 _FROM_OUTPUTS = tuple(keras.activations.get(name) for name in ("linear", "relu", "tanh", "sigmoid", "softmax"))
 
 
+@cache
 def recomputed(activation: Callable) -> Callable:
     """The same function, with a gradient that holds nothing but its input between the two passes.
 
@@ -23,7 +25,7 @@ def recomputed(activation: Callable) -> Callable:
     >>> recomputed(activations.relu) is activations.relu  # its gradient is made of its output
     True
     """
-    if activation in _FROM_OUTPUTS:
+    if activation in _FROM_OUTPUTS or isinstance(activation, keras.layers.Layer):
         return activation
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -37,20 +39,27 @@ def recomputed(activation: Callable) -> Callable:
     return lambda x: torch.utils.checkpoint.checkpoint(activation, x, use_reentrant=False)
 
 
-def _in_tensorflow(activation: Callable) -> Callable:
-    # tf.recompute_grad refuses gradients of gradients.
+def _in_tensorflow(function: Callable) -> Callable:
+    # tf.recompute_grad refuses gradients of gradients. XLA makes one loop over the numbers of what else are ten, each
+    # with a tensor of its own.
     import tensorflow as tf
 
+    forward = tf.function(function, jit_compile=True)
+
+    @tf.function(jit_compile=True)
+    def backward(x: Any, upstream: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x, upstream)
+
     @tf.custom_gradient
-    def function(x: Any):
-        def gradient(upstream):
+    def recomputing(x: Any):
+        def gradient(upstream: Any) -> Any:
             with tf.control_dependencies([upstream]):  # else the graph's optimiser finds that it has y already
                 again = tf.identity(x)
-            with tf.GradientTape() as tape:
-                tape.watch(again)
-                y = activation(again)
-            return tape.gradient(y, again, upstream)
+            return backward(again, upstream)
 
-        return activation(x), gradient
+        return forward(x), gradient
 
-    return function
+    return recomputing
