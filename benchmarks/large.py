@@ -1,9 +1,9 @@
 """What compressing a BERT-large-sized encoder takes: processor time and the most memory.
 
-24 layers of hidden size 1024 with random weights and random token ids: nothing about accuracy. The feed-forward kernels
-become low rank under one budget, fitted to the inputs and to the sentence embedding. Moments of all layers at once
-would take 3.4 GB, so `replace_dense` gathers them in groups, twice: once for what every rank would lose, once for the
-ranks that were chosen.
+24 layers of hidden size 1024 with random weights and 4,608 random token ids, somewhat more than the widest layer has
+features: nothing about accuracy. The feed-forward kernels become low rank under one budget, fitted to the inputs and to
+the sentence embedding. Moments of all layers at once would take 3.4 GB, so `replace_dense` gathers them in groups;
+those of one group are in memory, the others in temporary files.
 
     python benchmarks/large.py --json large.json
     python benchmarks/large.py --layers 4 --keep 0.3
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--keep", type=float, default=0.5)
-    parser.add_argument("--rows", type=int, default=64, help="sequences to calibrate on (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=48, help="sequences to calibrate on (default %(default)s)")
     parser.add_argument("--length", type=int, default=96, help="tokens of each (default %(default)s)")
     parser.add_argument("--json", help="file to write results to")
     return parser.parse_args()

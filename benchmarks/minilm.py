@@ -40,11 +40,11 @@ def embeddings(encoder, tokenizer, sentences: list[str]) -> np.ndarray:
 
 
 def sentence_embedding(outputs, batch):
-    """What shall stay the same: the mean of the last hidden states over the tokens, `[batch, hidden]`."""
+    """What shall stay the same: the mean of the last hidden states over the tokens, of length one, `[batch, hidden]`."""
     from keras import ops
 
     counts = ops.cast(batch["input_mask"], "float32")[..., None]  # [batch, tokens, 1]
-    return ops.sum(outputs["sequence_output"] * counts, axis=1) / ops.sum(counts, axis=1)
+    return ops.normalize(ops.sum(outputs["sequence_output"] * counts, axis=1), axis=-1, order=2)
 
 
 def sentences_of(pairs: list[Pair]) -> list[str]:

@@ -6,6 +6,8 @@ rank (Eckart & Young 1936). Singular values are never divided by, so rank-defici
 
 import numpy as np
 
+MIRRORED = 256  # rows of a matrix at a time, which take little memory
+
 
 def leading_eigenvectors(symmetric: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest eigenvalues, descending, and their eigenvectors `[n, count]`; zeros beyond the n-th."""
@@ -80,5 +82,20 @@ def psd_inverse(symmetric: np.ndarray) -> np.ndarray:
     if failed:  # definite in exact arithmetic only
         return np.linalg.inv(symmetric)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)  # type: ignore[attr-defined]
-    lower = np.tril(inverse)
-    return lower + np.tril(inverse, -1).T
+    mirror(inverse)
+    return inverse.T  # columns first was LAPACK's order
+
+
+def mirror(square: np.ndarray) -> None:
+    """Make what is below the diagonal stand above it too, in place.
+
+    >>> matrix = np.array([[1.0, 9.0], [2.0, 3.0]])
+    >>> mirror(matrix)
+    >>> matrix.tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
+    """
+    for start in range(0, len(square), MIRRORED):
+        rows = slice(start, start + MIRRORED)
+        square[:start, rows] = square[rows, :start].T
+        block = square[rows, rows]
+        block[:] = np.tril(block) + np.tril(block, -1).T

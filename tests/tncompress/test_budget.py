@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import tncompress
 from tncompress import Budget, replace_dense, report
+from tncompress.fitting.budget import choice_seconds, dense_seconds
 from tncompress.fitting.choice import Choice
-from tncompress.fitting.machine import Machine
 from tncompress.forms import low_rank
+from tncompress.hardware.device import Device
 
 
 def mlp(widths):
@@ -76,28 +77,40 @@ def test_predicted_loss(model, moments, most):
     assert report(smaller).predicted_loss > found.predicted_loss
 
 
+def processor(rate, bytes_per_second, overhead):
+    return Device("toy", "cpu", (("float32", rate),), bytes_per_second, overhead, (("float32", 8),))
+
+
 def test_time_by_a_machines_rates(model, moments, monkeypatch):
-    machine = Machine(1e9, 1e12, 0.0)  # nothing but multiplications takes time
-    monkeypatch.setattr("tncompress.fitting.budget.this_machine", lambda: machine)
+    device = processor(1e9, 1e12, 0.0)  # nothing but multiplications takes time
+    monkeypatch.setattr("tncompress.fitting.budget.this_machine", lambda: device)
     small = replace_dense(model, budget=Budget(latency=0.8), calibration=moments)
-    dense = sum(machine.dense_seconds(row_in, row_out, 1024) for row_in, row_out in [(48, 96), (96, 48), (48, 96)])
-    dense += machine.dense_seconds(96, 24, 1024)
-    found = 0.0
-    for path, config in report(small).recipe.items():
-        found += machine.choice_seconds(Choice.from_config(config), 1024)
-        assert path.startswith("layer_")
-    left = {row.layer: row for row in report(small).rows if not row.form}
     dims = dict(zip([f"layer_{i}" for i in range(4)], [(48, 96), (96, 48), (48, 96), (96, 24)], strict=True))
-    found += sum(machine.dense_seconds(*dims[path], 1024) for path in left)
+    dense = sum(dense_seconds(each, device, 1024) for each in dims.values())
+    recipe = report(small).recipe
+    assert set(recipe) <= set(dims)
+    found = sum(choice_seconds(Choice.from_config(config), device, 1024) for config in recipe.values())
+    found += sum(dense_seconds(each, device, 1024) for path, each in dims.items() if path not in recipe)
     assert 0.8 * 0.8 * dense <= found <= 0.8 * dense
 
 
 def test_low_rank_of_small_rank_is_faster_than_dense_and_of_large_rank_slower():
-    machine = Machine(1e11, 1e10, 1e-6)
-    dense = machine.dense_seconds(768, 3072, 1024)
-    seconds = [machine.choice_seconds(Choice("low_rank", low_rank.spec(768, 3072, r)), 1024) for r in (64, 256, 700)]
+    device = processor(1e11, 1e10, 1e-6)
+    dense = dense_seconds((768, 3072), device, 1024)
+    seconds = [choice_seconds(Choice("low_rank", low_rank.spec(768, 3072, r)), device, 1024) for r in (64, 256, 700)]
     assert seconds == sorted(seconds)
     assert seconds[1] < dense < seconds[2]
+
+
+def test_pivots_save_the_square_of_the_rank_for_every_vector_and_cost_a_copy():
+    spec = low_rank.spec(768, 1024, 128)
+    plain, pivoted = Choice("low_rank", spec), Choice("low_rank", spec, pivots=True)
+    vectors, rate = 1 << 14, 1e9
+    slow = processor(rate, 1e15, 0.0)
+    saved = choice_seconds(plain, slow, vectors) - choice_seconds(pivoted, slow, vectors)
+    assert saved == pytest.approx(2 * vectors * 128**2 / rate, rel=0.08)  # a sum over 128 runs at 0.95 of the rate
+    starved = processor(1e15, 1e9, 0.0)
+    assert choice_seconds(pivoted, starved, vectors) > choice_seconds(plain, starved, vectors)
 
 
 @pytest.mark.parametrize("kind", ["params", "flops", "keep", "latency"])

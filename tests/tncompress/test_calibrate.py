@@ -196,10 +196,32 @@ def test_one_batch_or_a_hundred(sequential, objective):
     if objective is None:
         assert once.energy is hundred.energy is once["first"].gradients is None
     else:
-        assert once["first"].gradients.count == 300  # every second row
+        assert once["first"].gradients.count == 10 * 31  # every second block of 250 // 8 rows
         assert hundred.energy == pytest.approx(once.energy, rel=1e-6)
     np.testing.assert_array_equal(once.held_out["first"], x[99::100])
     np.testing.assert_allclose(hundred.held_out["second"], seen_by(sequential, "second", x[99::100]), atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="differentiates functions, which it calls again")
+def test_every_row_is_run_once(sequential):
+    """A pass with gradients sees what layers see, too."""
+    rows = []
+    with watched(locate(sequential, ["first"]), lambda _, x: rows.append(len(x))):
+        calibrate(sequential, ["first", "second"], vectors(rows=600), objective="outputs", gradient_rows=100)
+    assert sum(rows) == 600
+
+
+def test_inputs_that_are_held_out_are_put_together(sequential):
+    """Those of like shape, whatever the batches; what changed is the same."""
+    x = vectors(rows=1000)
+    small = replace_dense(sequential, 0.5, calibration=x[:200])
+    tensors = list(map(tf.constant, np.array_split(x, 10)))  # are left as they are
+    found = [
+        calibrate(sequential, ["first"], data, objective="outputs").probe for data in ([x], [*x[:, None]], tensors)
+    ]
+    assert [len(probe.batches) for probe in found] == [1, 1, 10]
+    changed = [probe.changed(sequential, small) for probe in found]
+    assert changed == [pytest.approx(changed[0], rel=1e-4)] * 3
 
 
 @pytest.mark.parametrize("objective", [None, "outputs"])

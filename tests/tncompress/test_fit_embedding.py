@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tncompress.fitting.embedding import checked_bands, fit_embedding, num_params
 from tncompress.fitting.embedding_options import embedding_options
-from tncompress.fitting.frequencies import token_counts, token_frequencies, token_order
+from tncompress.fitting.frequencies import TokenCounts, token_counts, token_frequencies, token_importance, token_order
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -45,11 +45,9 @@ def best_loss(table, weights, moment, rank):
     return float(np.sum(np.linalg.svd(weighted, compute_uv=False)[rank:] ** 2))
 
 
-def order_by_hand(table, frequencies):
-    """By frequency; then by id, but the least frequent by size."""
-    least = min(frequencies)
-    size = [float(row @ row) if f == least else 0 for row, f in zip(table, frequencies, strict=True)]
-    return sorted(range(len(table)), key=lambda v: (-frequencies[v], -size[v], v))
+def worths(table, frequencies, metric):
+    """What every token would cost if it were all zeros."""
+    return [loss_by_loops([row], [0 * row], [weight], metric) for row, weight in zip(table, frequencies, strict=True)]
 
 
 def floor(table, frequencies, metric):
@@ -66,8 +64,9 @@ def metric_of(moment, dim):
 def test_every_band_is_the_best_of_its_rank(problem):
     table, frequencies, bands, moment = problem
     fit = fit_embedding(table, frequencies, bands, moment)
-    metric, order = metric_of(moment, table.shape[1]), order_by_hand(table, frequencies)
-    np.testing.assert_array_equal(np.argsort(fit.position), order)
+    metric, order = metric_of(moment, table.shape[1]), np.argsort(fit.position)
+    falling = np.array(worths(table, frequencies, metric))[order]
+    assert (np.diff(falling) <= 1e-9 * np.max(falling)).all()
     dense, tolerance, first = fit.to_dense(), floor(table, frequencies, metric), 0
     for rows, rank in bands:
         tokens, first = order[first : first + rows], first + rows
@@ -177,8 +176,50 @@ def test_unseen_tokens_share_what_good_and_turing_give_them():
 
 def test_order():
     table = np.array([[1.0], [-3.0], [2.0], [9.0], [1.0], [9.0]])
-    assert token_order(np.array([1, 1, 1, 5, 7, 5]), table).tolist() == [4, 3, 5, 1, 2, 0]
-    assert token_order(np.ones(6), table).tolist() == [3, 5, 1, 2, 0, 4]
+    assert token_order(np.array([1, 1, 1, 5, 7, 5]), table, np.eye(1)).tolist() == [3, 5, 1, 4, 2, 0]
+    assert token_order(np.ones(6), table, np.eye(1)).tolist() == [3, 5, 1, 2, 0, 4]
+
+
+def test_neighbouring_ids_share_what_is_unseen():
+    rng = np.random.default_rng(0)
+    chances = np.repeat([8.0, 1.0], 2000)  # a vocabulary whose first half is more common
+    chances /= chances.sum()
+    counts = rng.multinomial(3000, chances)
+    found = token_frequencies(counts, other_texts=0)
+    unseen = counts == 0
+    first, last = found[:2000][unseen[:2000]].mean(), found[2000:][unseen[2000:]].mean()
+    assert first > 2 * last > 0
+    more = rng.multinomial(10**6, chances) / 1e6  # what comes next: nearer than where all tokens are alike
+    alike = token_frequencies(counts, smoothing=float(np.mean(counts == 1)), other_texts=0)
+    assert np.abs(found - more)[unseen].sum() < 0.9 * np.abs(alike - more)[unseen].sum()
+
+
+def test_importance_against_loops():
+    rng = np.random.default_rng(0)
+    counts = np.array([9, 7, 5, 3, 3, 2, 1, 1, 0, 0])
+    seen = [(token, rng.exponential()) for token in range(8) for _ in range(min(3, counts[token]))]
+    energies, observed = np.zeros(10), np.zeros(10)
+    for token, energy in seen:
+        energies[token], observed[token] = energies[token] + energy, observed[token] + 1
+    overall = np.mean([energy for _, energy in seen])
+    groups = [{0}, {1, 2}, {3, 4}, {5}, {6, 7, 8, 9}]  # 9; 5 to 8; 3 and 4; 2; 1 and fewer
+    for group in groups:
+        usual = np.mean([energy for token, energy in seen if token in group])
+        for token in group:
+            own = [energy for other, energy in seen if other == token] + [usual]
+            assert token_importance(counts, energies, observed)[token] == pytest.approx(np.mean(own) / overall)
+
+
+def test_importance_of_streams_that_are_joined():
+    one = TokenCounts(np.array([2, 1, 0]), None, np.array([2.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0]))
+    both = one + TokenCounts(np.array([1, 0, 1]))
+    np.testing.assert_array_equal(both.energies, one.energies)
+    np.testing.assert_array_equal((one + one).observed, [2, 2, 0])
+    assert TokenCounts(np.array([1, 2])).importance is None
+    assert both.importance is not None
+    np.testing.assert_allclose(
+        (one + one).importance, token_importance(2 * one.counts, 2 * one.energies, 2 * one.observed)
+    )
 
 
 def test_parameters_by_hand():

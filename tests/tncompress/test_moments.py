@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tncompress import Moments
+from tncompress import Moments, linalg
 from tncompress.fitting import moments as moments_module
 from tncompress.fitting.moments import Gathering, Spread
 
@@ -152,6 +152,7 @@ def test_gradients_of_one_side_stay():
 def test_gathering_is_the_sum_of_all(block, mean, dtype, monkeypatch):
     monkeypatch.setattr(moments_module, "BLOCK", block)
     monkeypatch.setattr(moments_module, "CORRECTIONS", 6)
+    monkeypatch.setattr(linalg, "MIRRORED", 2)
     x = data(300, dtype=dtype, mean=mean)
     gathering = Gathering(5)
     for part in np.array_split(x, [0, 1, 1, 50, 53, 200]):

@@ -1,5 +1,7 @@
 """What places can be at each size, against fits and against trying all combinations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,3 +99,31 @@ def test_widths_are_multiples_where_there_is_room():
 def test_a_narrow_choice_survives_json():
     choice = Choice(NARROW, offers(place(4, 6, 0), [get_form("low_rank")])[0].what.spec, True)
     assert Choice.from_config(choice.to_config()) == choice
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_errors_of_a_place_by_samples(centred):
+    """Every pair of a sample x and a gradient g tells x D g, of which the errors are the mean squares."""
+    draw = np.random.default_rng(0)
+    kernel, other = draw.normal(size=(2, 5, 4))
+    x, g, held_out = draw.normal(size=(30, 5)) + 1, draw.normal(size=(20, 4)), draw.normal(size=(12, 5)) + 1
+    moments = replace(Moments.of(x), gradients=Moments.of(g))
+    found = Place(kernel, moments, centred, 3.0, held_out).errors(other)
+    mean = x.mean(axis=0) if centred else 0.0
+
+    def size(samples, matrix, weights=g.T):
+        return np.sqrt(np.mean(((samples - mean) @ matrix @ weights) ** 2))
+
+    d = kernel - other
+    expected = {
+        "weight": np.linalg.norm(d) / np.linalg.norm(kernel),
+        "output": size(x, d, np.eye(4)) / size(x, kernel, np.eye(4)),
+        "loss": size(x, d) / size(x, kernel),
+        "predicted_loss": 3.0 * size(x, d) ** 2,
+        "held_out_ratio": size(held_out, d) / size(held_out, kernel) / (size(x, d) / size(x, kernel)),
+    }
+    assert vars(found) == pytest.approx(expected, rel=1e-9)
+    plain = Place(kernel, None, centred).errors(other)
+    assert plain.weight == pytest.approx(expected["weight"])
+    assert plain.output is plain.loss is plain.predicted_loss is plain.held_out_ratio is None
+    assert Place(kernel, moments, centred, 3.0, held_out).errors(kernel).held_out_ratio is None

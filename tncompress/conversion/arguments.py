@@ -12,10 +12,13 @@ from tncompress.conversion.gathered import are_moments
 from tncompress.conversion.gradients import Objective
 from tncompress.conversion.sites import Site
 from tncompress.fitting.allocate import smallest_params
-from tncompress.fitting.budget import Budget
+from tncompress.fitting.budget import Budget, Target
 from tncompress.fitting.choice import BANDS, NARROW, Bands, Choice, choice_from_config
 from tncompress.forms import Form, get_form
 from tncompress.forms.form import holds
+from tncompress.hardware.device import Device
+from tncompress.hardware.device import device as find_device
+from tncompress.hardware.machine import this_machine
 
 Recipe = Mapping[str, Mapping] | str | os.PathLike
 
@@ -35,6 +38,20 @@ def checked_budget(keep: float | None, budget: Budget | None) -> Budget:
     if keep is not None:
         raise ValueError(f"keep={keep} and {budget} are two limits; give one of them.")
     return budget
+
+
+def checked_target(device: str | Device | None, tokens: int | Sequence[int], recipe: Any) -> Target | None:
+    """What the model is to run on; None if it was not said."""
+    counts = (tokens,) if isinstance(tokens, int) else tuple(tokens) if isinstance(tokens, Sequence) else ()
+    if not counts or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in counts):
+        raise ValueError(
+            f"tokens is the number of vectors at once, at least 1, or several such numbers; got {tokens!r}."
+        )
+    if device is None:
+        return None
+    if recipe is not None:
+        raise ValueError("A recipe says what every layer becomes; leave device= away.")
+    return Target(this_machine() if device == "this" else find_device(device), counts)
 
 
 def kept_fraction(budget: Budget, sites: Sequence[Site], fixed: int) -> float:
@@ -119,6 +136,7 @@ def is_global(
     objective: Objective | None,
     budget: Budget,
     embeddings: bool,
+    target: Target | None,
 ) -> bool:
     """Whether one budget goes over all layers.
 
@@ -133,6 +151,7 @@ def is_global(
         "form='narrow'": NARROW_FORM in forms,
         "embeddings=True": embeddings,
         f"{budget}": budget.kind not in ("keep", "params"),
+        "device=": target is not None,
     }
     needs = [what for what, is_asked in asked.items() if is_asked]
     if calibration is None and (NARROW_FORM in forms or embeddings):

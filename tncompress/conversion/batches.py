@@ -1,5 +1,6 @@
 """Calibration data as batches, their rows and their masks, and a model run on them."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
@@ -126,9 +127,48 @@ def num_rows(x: Any) -> int:
     return len(x) if hasattr(x, "__len__") else 0
 
 
+def numbers_of_a_row(x: Any) -> float:
+    """How many numbers a row of a batch holds.
+
+    >>> numbers_of_a_row({"ids": np.zeros((5, 3)), "scale": 2.0}), numbers_of_a_row([[1, 2], [3, 4]])
+    (3.0, 2.0)
+    """
+    if isinstance(x, Mapping) or _holds_arrays(x):
+        return sum(map(numbers_of_a_row, x.values() if isinstance(x, Mapping) else x))
+    size = math.prod(x.shape) if hasattr(x, "shape") else np.size(x)
+    return size / num_rows(x) if num_rows(x) else 0.0
+
+
 def _holds_arrays(x: Any) -> bool:
     """Inputs side by side, and not the rows of one as nested lists."""
     return isinstance(x, (list, tuple)) and bool(x) and all(hasattr(i, "shape") or isinstance(i, Mapping) for i in x)
+
+
+def parts_of(rows: range, every: int, block: int) -> Iterator[tuple[range, range | None]]:
+    """Rows in parts, in order: of every so many blocks of rows one gives gradients.
+
+    Whole blocks, so that passes with gradients are few; by their places in all data, so that it does not matter how
+    these are cut into batches, which may be sorted.
+
+    Args:
+        rows: by their numbers in all data.
+        every: so many blocks.
+        block: so many rows.
+
+    Returns:
+        parts of the rows; and with each its numbers among the rows that give gradients, None for those that give none.
+
+    >>> list(parts_of(range(5, 25), every=2, block=8))
+    [(range(5, 8), range(5, 8)), (range(8, 16), None), (range(16, 24), range(8, 16)), (range(24, 25), None)]
+    """
+    block, start = block if every > 1 else max(rows.stop, 1), rows.start
+    while start < rows.stop:
+        turn, place = divmod(start, block * every)
+        gives = place < block
+        stop = min(rows.stop, start - place + (block if gives else block * every))
+        first = turn * block + place
+        yield range(start, stop), range(first, first + stop - start) if gives else None
+        start = stop
 
 
 # -- running ---------------------------------------------------------------------------------------

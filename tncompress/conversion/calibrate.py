@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, rows_of
+from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, parts_of, rows_of
 from tncompress.conversion.calibration_passes import HELD_OUT_EVERY, Backward, Forward, added, moments_bytes
 from tncompress.conversion.gradients import Objective, check_objective
-from tncompress.conversion.probe import Probe
+from tncompress.conversion.probe import Probe, joined
 from tncompress.conversion.walking import locate
 from tncompress.fitting.frequencies import TokenCounts
 from tncompress.fitting.moments import Moments, Spread
@@ -18,7 +18,8 @@ from tncompress.progress import progress_bar
 
 SAMPLE = slice(2)  # rows of inputs that stay with the moments
 PROBED = 64  # batches with held-out rows on which the objective is measured
-GRADIENT_ROWS = 1000  # give as good gradients as three times as many
+BLOCK, FEWEST_BLOCKS = 64, 8  # of rows that give gradients: large ones, for few passes, but some all over the data
+GRADIENT_ROWS = 512  # give as good gradients as six times as many
 
 Seen = Moments | TokenCounts
 
@@ -105,8 +106,8 @@ def calibrate(
             output of that name, where outputs are a dict; both without padding. Or a function `objective(outputs, x)`
             of the model's outputs and the batch that gives a tensor (or a list or dict of some), computed with
             `keras.ops`; it is called on a few rows at a time. None: the layers' own outputs, all alike.
-        gradient_rows: about how many rows of the data give gradients, evenly spread over them; all of data whose
-            number of batches is not known.
+        gradient_rows: about how many rows of the data give gradients, in blocks evenly spread over them; all of data
+            whose number of batches is not known.
         mask: which positions count: the key of the mask in a dict input, or a function of the batch that gives an
             array `[batch, length]`. None: the Keras mask of the layer's input if it has one, else the first of the
             keys input_mask, attention_mask, padding_mask, mask.
@@ -130,35 +131,42 @@ def calibrate(
         check_objective(objective, layers)
     batches, total = batches_of(data)
     forward = Forward(model, layers)
-    backward = None if objective is None else Backward(model, layers, objective)
+    backward = None if objective is None else Backward(model, layers, objective, forward)
     start, every, sample, probed = 0, 1, None, []
+    block = max(1, min(BLOCK, gradient_rows // FEWEST_BLOCKS))
     for number, batch in enumerate(progress_bar(batches, "Calibrating", total, progress)):
         x = inputs_of(batch, model)
         rows = range(start, start := start + num_rows(x))
         given = mask_of(x, mask, number)
         if number == 0:
             sample, every = rows_of(x, SAMPLE), max(1, (total or 0) * len(rows) // gradient_rows)
-        calls = forward.run(x, given, rows, number)
-        if backward is not None:
-            # Every so many rows of all data, however they are cut into batches, which may be sorted.
-            apart = slice((-1 - rows.start) % HELD_OUT_EVERY, None, HELD_OUT_EVERY)
-            if len(rows[apart]) and len(probed) < PROBED:
-                probed.append((rows_of(x, apart), None if given is None else given[apart]))
-            backward.run(x, given, rows, calls, slice(-rows.start % every, None, every), number)
-    seen = forward.seen()
-    gradients = {} if backward is None else backward.moments()
+        if backward is None or not rows:
+            forward.run(x, given, rows, number)
+            continue
+        # Every so many rows of all data, however they are cut into batches, which may be sorted.
+        apart = slice((-1 - rows.start) % HELD_OUT_EVERY, None, HELD_OUT_EVERY)
+        if len(rows[apart]) and len(probed) < PROBED:
+            probed.append((rows_of(x, apart), None if given is None else given[apart]))
+        for some, numbers in parts_of(rows, every, block):
+            part = slice(some.start - rows.start, some.stop - rows.start)
+            some_x, some_given = rows_of(x, part), None if given is None else given[part]
+            if numbers is None:
+                forward.run(some_x, some_given, some, number)
+            else:
+                backward.run(some_x, some_given, some, numbers, number)
+    seen = forward.seen() if backward is None else backward.added_to(forward.seen())
     for path in paths:
         if path not in seen or not seen[path].count:
             raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
-        if objective is not None and not gradients[path].scatter.any() and not gradients[path].mean.any():
+        gradients = seen[path].gradients
+        if objective is not None and not (gradients and (gradients.scatter.any() or gradients.mean.any())):
             raise ValueError(
                 f"The objective does not depend on the layer {path!r}; exclude it, or choose an objective that does."
             )
-    found = {path: replace(seen[path], gradients=gradients.get(path)) for path in seen}
     if objective is None or backward is None:
-        return Calibration(found, sample, None, forward.held_out())
-    probe = Probe(objective, probed, backward.spreads)
-    return Calibration(found, sample, backward.spreads, forward.held_out(), probe)
+        return Calibration(seen, sample, None, forward.held_out())
+    probe = Probe(objective, joined(probed), backward.spreads)
+    return Calibration(seen, sample, backward.spreads, forward.held_out(), probe)
 
 
 def groups_of(model: keras.Model, paths: Sequence[str], limit: float, *, with_gradients: bool) -> list[list[str]]:

@@ -1,15 +1,16 @@
 """Passes of batches through a model: forward, for what layers see, and back, for what an objective makes of it."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import counted, rows_of, run_batch
+from tncompress.conversion.batches import counted, numbers_of_a_row, rows_of, run_batch
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
 from tncompress.conversion.watching import Enough, watched
@@ -18,7 +19,7 @@ from tncompress.fitting.moments import Gathering, Moments, Spread
 
 HELD_OUT_EVERY = 100  # rows: so few that the moments hardly miss them
 HELD_OUT_VECTORS = 1000  # of a layer, at least where there are so many, and at most twice as many
-SLICE_BYTES = 32e6  # that a model's dense layers make in one pass with gradients; about four times as much is kept
+SLICE_BYTES = 48e6  # that a model's dense layers make in one pass with gradients; about four times as much is kept
 
 Layers = Mapping[str, keras.layers.Layer]
 
@@ -31,11 +32,13 @@ class Call:
         path: of the layer.
         counts: which of its vectors are no padding, bool `[rows, vectors of a row]`; None: all.
         vectors: of a row, how many.
+        ids: of the tokens `[vectors]`, those that count, where it is a table of embeddings.
     """
 
     path: str
     counts: np.ndarray | None
     vectors: float
+    ids: np.ndarray | None = None
 
 
 class Forward:
@@ -48,7 +51,7 @@ class Forward:
         self._held_out: dict[str, _Thinned] = {}
         self._last: int | None = None  # calls until all layers had their only one; None: not known
 
-    def run(self, x: Any, given: np.ndarray | None, rows: range, number: int) -> list[Call]:
+    def run(self, x: Any, given: np.ndarray | None, rows: range, number: int) -> None:
         """Add one batch.
 
         Args:
@@ -60,8 +63,21 @@ class Forward:
         Raises:
             ValueError: the model does not take it, or a layer sees what is not finite.
         """
+        with self.seeing([], given, rows, number, to_the_end=False):
+            run_batch(self._model, x, number)
+
+    @contextlib.contextmanager
+    def seeing(
+        self, calls: list[Call], given: np.ndarray | None, rows: range, number: int, *, to_the_end: bool
+    ) -> Iterator[None]:
+        """Within the context the model is run on one batch, which is added.
+
+        Args:
+            calls: to which those of layers are appended.
+            given, rows, number: as of `run`.
+            to_the_end: what comes after the last layer is computed too.
+        """
         apart = np.array([row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for row in rows])
-        calls: list[Call] = []
         not_finite: list[str] = []  # an error from within a call would get Keras's long story around it
         ids: list[tuple[str, np.ndarray, np.ndarray | None]] = []
 
@@ -70,19 +86,20 @@ class Forward:
             lead = tuple(value.shape) if is_table else tuple(value.shape[:-1])
             counts = counted(value, lead, given)
             by_row = _by_row(lead, counts, len(rows))
-            calls.append(Call(path, None if counts is None else by_row, math.prod(lead) / len(rows)))
+            vectors, tokens = math.prod(lead) / max(len(rows), 1), None
             if is_table:
-                ids.append((path, ops.convert_to_numpy(value), counts))
-            elif not self._add(path, ops.convert_to_numpy(ops.cast(value, "float32")), by_row, counts, apart):
+                array = ops.convert_to_numpy(value)
+                ids.append((path, array, counts))
+                tokens = array.reshape(-1) if by_row is None else array.reshape(by_row.shape)[by_row]
+            calls.append(Call(path, None if counts is None else by_row, vectors, tokens))
+            x = None if is_table else ops.convert_to_numpy(ops.cast(value, "float32"))
+            if x is not None and not self._add(path, x, by_row, counts, apart):
                 not_finite.append(path)
-            if len(calls) == self._last:
+            if len(calls) == self._last and not to_the_end:
                 raise Enough
 
-        try:
-            with watched(self._layers, see):
-                run_batch(self._model, x, number)
-        except Enough:
-            pass
+        with contextlib.suppress(Enough), watched(self._layers, see):
+            yield
         if not_finite:
             raise ValueError(
                 f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it."
@@ -92,7 +109,6 @@ class Forward:
             self._tokens[path] = self._tokens.get(path, 0) + found
         if self._last is None and sorted(call.path for call in calls) == sorted(self._layers):
             self._last = len(calls)  # every layer once: what comes after the last need not be computed
-        return calls
 
     def _add(
         self, path: str, x: np.ndarray, by_row: np.ndarray | None, counts: np.ndarray | None, apart: np.ndarray
@@ -120,52 +136,73 @@ class Forward:
 
 
 class Backward:
-    """An objective's gradients at the outputs of layers, gathered batch by batch."""
+    """An objective's gradients at the outputs of layers, gathered batch by batch, beside what the layers see."""
 
-    def __init__(self, model: keras.Model, layers: Layers, objective: Objective):
-        self._model, self._layers, self._objective = model, layers, objective
+    def __init__(self, model: keras.Model, layers: Layers, objective: Objective, forward: Forward):
+        self._model, self._layers, self._objective, self._forward = model, layers, objective, forward
         self._moments: dict[str, Gathering] = {}
+        self._tokens: dict[str, np.ndarray] = {}  # energies of gradients, and how many: [2, tokens]
         self.spreads: list[Spread] = []
         # A kernel makes about so many numbers as its matrix has rows or columns.
         made = sum(math.sqrt(math.prod(weight.shape)) for weight in model.weights if len(weight.shape) > 1)
-        self._vectors = SLICE_BYTES / 4 / max(made, 1)
+        self._most = SLICE_BYTES / 4 / max(made, 1)  # vectors
+        self._vectors: float | None = None  # of the busiest layer, for each number in the inputs; None: not known
 
-    def run(
-        self, x: Any, given: np.ndarray | None, rows: range, calls: Sequence[Call], chosen: slice, number: int
-    ) -> None:
-        """Add the chosen rows of one batch, a few at a time: a pass with gradients keeps all that is computed in it.
+    def run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
+        """Add one batch, a few rows at a time: a pass with gradients keeps all that is computed in it.
 
         Args:
-            x, given, rows, number: as of `Forward.run`, which gave the calls.
-            calls: of layers in this batch.
-            chosen: rows that give gradients.
+            x, given, rows, number: as of `Forward.run`, which need not see it too.
+            numbers: of the rows among those that give gradients.
         """
-        few = max(1, int(self._vectors / max([call.vectors for call in calls], default=1)))
-        x, rows, given = rows_of(x, chosen), rows[chosen], None if given is None else given[chosen]
-        counts = [None if call.counts is None else call.counts[chosen] for call in calls]
-        numbers = [row // (chosen.step or 1) for row in rows]
-        for start in range(0, len(rows), few):
-            part = slice(start, start + few)
-            wanted = selection(self._objective, None if given is None else given[part])
-            gradients, tensors = gradients_at(self._model, rows_of(x, part), self._layers, wanted, numbers[part])
-            for call, gradient, count in zip(calls, gradients, counts, strict=True):
-                self._add(call.path, gradient, None if count is None else count[part], number)
-            spreads = [Spread.of(tensor) for tensor in tensors]
-            self.spreads = added(self.spreads, spreads) if self.spreads else spreads
+        start = 0
+        while start < len(rows):
+            few = 1.0 if self._vectors is None else self._most / (self._vectors * max(numbers_of_a_row(x), 1))
+            part = slice(start, start := start + max(1, int(few)))
+            self._run(rows_of(x, part), None if given is None else given[part], rows[part], numbers[part], number)
 
-    def _add(self, path: str, gradient: np.ndarray, counts: np.ndarray | None, number: int) -> None:
-        layer = self._layers[path]
+    def _run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
+        calls: list[Call] = []
+        gradients, tensors = gradients_at(
+            self._model,
+            x,
+            self._layers,
+            selection(self._objective, given),
+            numbers,
+            number,
+            self._forward.seeing(calls, given, rows, number, to_the_end=True),
+        )
+        for call, gradient in zip(calls, gradients, strict=True):
+            self._add(call, gradient, number)
+        self._vectors = max([call.vectors for call in calls], default=1) / max(numbers_of_a_row(x), 1)
+        spreads = [Spread.of(tensor) for tensor in tensors]
+        self.spreads = added(self.spreads, spreads) if self.spreads else spreads
+
+    def _add(self, call: Call, gradient: np.ndarray, number: int) -> None:
+        path, layer = call.path, self._layers[call.path]
         width = dense_map(layer).out_dim if isinstance(layer, keras.layers.EinsumDense) else gradient.shape[-1]
         gradient = gradient.reshape(-1, width)
-        if counts is not None:
-            gradient = gradient[counts.reshape(-1)]
+        if call.counts is not None:
+            gradient = gradient[call.counts.reshape(-1)]
         if not is_finite(gradient):
             raise ValueError(f"The objective's gradient at the layer {path!r} is NaN or infinity in batch {number}.")
         self._moments.setdefault(path, Gathering(width)).add(gradient)
+        if call.ids is not None:
+            energies = np.einsum("ij,ij->i", gradient, gradient, dtype=np.float64)
+            both = self._tokens.setdefault(path, np.zeros((2, layer.input_dim)))
+            both += [np.bincount(call.ids, weights, layer.input_dim) for weights in (energies, None)]
 
-    def moments(self) -> dict[str, Moments]:
-        """Of gradients, by path."""
-        return {path: gathering.moments() for path, gathering in self._moments.items()}
+    def added_to(self, seen: Mapping[str, Moments | TokenCounts]) -> dict[str, Moments | TokenCounts]:
+        """What layers see, by path, with the moments of gradients, and their energies at every token."""
+        found = {}
+        for path, moments in seen.items():
+            given: dict[str, Any] = {}
+            if path in self._moments:
+                given["gradients"] = self._moments[path].moments()
+            if path in self._tokens and isinstance(moments, TokenCounts):
+                given["energies"], given["observed"] = self._tokens[path]
+            found[path] = replace(moments, **given)
+        return found
 
 
 class _Thinned:

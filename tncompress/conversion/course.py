@@ -15,7 +15,7 @@ from tncompress.progress import QUIET_SECONDS, progress_bar
 
 EVALUATIONS = 5  # of the held-out loss, besides the one before training
 PATIENCE = 3  # evaluations in a row none of which is lower than the one before, after which training stops
-WARM_UP = 10  # steps at most; a tenth of them if they are fewer
+WARM_UP = 0.1  # of the training: the learning rate rises, as Adam knows the size of gradients from a few steps only
 
 
 class Course(keras.callbacks.Callback):
@@ -54,7 +54,7 @@ class Course(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         next(self.bar, None)
-        warm = min(1.0, (epoch + 1) / min(WARM_UP, max(1, self.steps / 10)))
+        warm = min(1.0, self._done(epoch + 1) / WARM_UP)
         self.model.optimizer.learning_rate = self.learning_rate * warm * (1 - self._done(epoch))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

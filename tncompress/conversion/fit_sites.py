@@ -18,13 +18,12 @@ from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate
 from tncompress.fitting.choice import NARROW, Bands, Choice
 from tncompress.fitting.embedding import EmbeddingFit, fit_embedding
-from tncompress.fitting.fit import Fit, fit, relative_error
+from tncompress.fitting.fit import fit
 from tncompress.fitting.place import Place, Table, hidden_covariance, inputs_of, outputs_of
 from tncompress.fitting.units import narrow
 from tncompress.forms import Form, low_rank
 from tncompress.layers.pivoted import pivoted
 from tncompress.linalg import psd_root
-from tncompress.network.plan import to_dense
 from tncompress.progress import progress_bar
 
 ROOM = "the budget has room for it as it is"
@@ -132,41 +131,32 @@ def _fit_place(
 ) -> tuple[Fitted, Outcome]:
     if narrowed is not None and bias is not None:
         bias = narrowed.bias(bias)
-    found = _fit(place if narrowed is None else narrowed.place, choice, form, seed)
-    if bias is not None and found.bias is not None:
-        bias = bias + found.bias
-    cores, order = pivoted(*found.cores) if choice.pivots else (found.cores, None)
-    units = None if narrowed is None else narrowed.units_in
-    seen, approximation = place if narrowed is None else narrowed.place, to_dense(choice.spec, found.cores)
-    errors = (found.weight_error, found.output_error, found.loss_error)
+    seen = place if narrowed is None else narrowed.place
+    cores, shift, approximation, method = _fit(seen, choice, form, seed)
+    if bias is not None and shift is not None:
+        bias = bias + shift
     ordered = {}
     if elastic and choice.form == low_rank.FORM.name:
         mean = seen.moments.mean if seen.centred and seen.moments is not None else None
-        ordered = components(*found.cores, seen.metrics, seen.unit, mean)
-    if units is not None:  # against all hidden units
-        seen, approximation = place, _with_zeros(approximation, units, len(place.kernel))
-        errors = _errors(seen, approximation)
+        ordered = components(*cores, seen.metrics, seen.unit, mean)
+    if narrowed is not None and narrowed.units_in is not None:  # against all hidden units
+        seen, approximation = place, _with_zeros(approximation, narrowed.units_in, len(place.kernel))
+    errors = seen.errors(approximation)
     outcome = Outcome(
         site.path,
         site.in_dim,
         site.out_dim,
         choice,
-        found.method,
-        *errors,
-        predicted_loss=seen.loss(approximation) if seen.has_objective else None,
-        held_out_ratio=seen.held_out_ratio(approximation),
+        method,
+        errors.weight,
+        errors.output,
+        errors.loss,
+        predicted_loss=errors.predicted_loss,
+        held_out_ratio=errors.held_out_ratio,
         **ordered,
     )
-    return Fitted(cores, order, bias), outcome
-
-
-def _errors(place: Place, approximation: np.ndarray) -> tuple[float | None, ...]:
-    inputs, outputs = place.metrics
-    return (
-        relative_error(place.kernel, approximation),
-        None if inputs is None else relative_error(place.kernel, approximation, inputs),
-        None if outputs is None else relative_error(place.kernel, approximation, inputs, outputs),
-    )
+    stored, order = pivoted(*cores) if choice.pivots else (cores, None)
+    return Fitted(stored, order, bias), outcome
 
 
 def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
@@ -175,11 +165,14 @@ def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def _fit(place: Place, choice: Choice, form: Form | str | None, seed: int) -> Fit:
-    if choice.form != NARROW:
-        return fit(place.kernel, choice.spec, place.moments, form=form, centred=place.centred, seed=seed)
-    nothing = None if place.moments is None else 0.0
-    return Fit([place.kernel], None, 0.0, nothing, nothing, "hidden units chosen and folded")
+def _fit(
+    place: Place, choice: Choice, form: Form | str | None, seed: int
+) -> tuple[list[np.ndarray], np.ndarray | None, np.ndarray, str]:
+    """Cores, what is added to the bias, the kernel that they make, and how they were found."""
+    if choice.form == NARROW:
+        return [place.kernel], None, place.kernel, "hidden units chosen and folded"
+    found = fit(place.kernel, choice.spec, place.moments, form=form, centred=place.centred, seed=seed)
+    return found.cores, found.bias, found.approximation, found.method
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,9 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -17,13 +20,14 @@ from tncompress.fitting.frequencies import TokenCounts
 from tncompress.fitting.moments import Moments
 
 Seen = Moments | TokenCounts
-MOMENTS_BYTES = 2e9  # of all layers together; of larger models they are gathered in groups
+MOMENTS_BYTES = 1.2e9  # of all layers together; of larger models they are gathered in groups
 
 
 class Streamed(Mapping[str, Seen]):
-    """Moments that are gathered when they are asked for, a group of layers at a time; those of one group are kept.
+    """Moments that are gathered when they are asked for, a group of layers at a time; those of one group are held.
 
-    What takes layers in order, as planning and fitting do, goes over the data once for every group.
+    What takes layers in order, as planning and fitting do, goes over the data once for every group: those of earlier
+    groups wait in temporary files, or are gathered again if there is no room for these.
 
     Args:
         model: a built Keras model.
@@ -35,14 +39,24 @@ class Streamed(Mapping[str, Seen]):
     def __init__(self, model: keras.Model, groups: Sequence[Sequence[str]], data: Any, options: Mapping[str, Any]):
         self._model, self._data, self._options = model, data, options
         self._group_of = {path: group for group in groups for path in group}
+        self._folder = TemporaryDirectory(prefix="tncompress-", ignore_cleanup_errors=True)
+        self._away: dict[str, Path | TokenCounts] = {}
+        self._held_out: dict[str, np.ndarray] = {}  # of the layer that was last read from a file
         self._held = calibrate(model, groups[0], data, **options)
 
     def __getitem__(self, path: str) -> Seen:
-        if path not in self._held:
-            group = self._group_of[path]
+        if path in self._held:
+            return self._held[path]
+        self._put_away()
+        if path not in self._away:
             self._held.clear()
-            self._held = calibrate(self._model, group, self._data, **self._options)
-        return self._held[path]
+            self._held.held_out.clear()
+            self._held = calibrate(self._model, self._group_of[path], self._data, **self._options)
+            return self._held[path]
+        waiting = self._away[path]
+        seen, held_out = _read(waiting) if isinstance(waiting, Path) else (waiting, None)
+        self._held_out = {} if held_out is None else {path: held_out}
+        return seen
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._group_of)
@@ -50,10 +64,47 @@ class Streamed(Mapping[str, Seen]):
     def __len__(self) -> int:
         return len(self._group_of)
 
+    @property
+    def held_out(self) -> Mapping[str, np.ndarray]:
+        """See `Calibration`; of the layers of one group, and of the one that was last asked for."""
+        return {**self._held.held_out, **self._held_out}
+
     def __getattr__(self, name: str) -> Any:
-        if name not in ("sample", "energy", "held_out", "probe"):  # what every calibration has besides
+        if name not in ("sample", "energy", "probe"):  # what every calibration has besides
             raise AttributeError(name)
         return getattr(self._held, name)
+
+    def _put_away(self) -> None:
+        for path, seen in list(self._held.items()):
+            file = Path(self._folder.name) / f"{len(self._away)}.npz"
+            if isinstance(seen, Moments) and path not in self._away:
+                try:
+                    _write(file, seen, self._held.held_out.get(path))
+                except OSError:  # no room: gathered again when it is asked for
+                    file.unlink(missing_ok=True)
+                    return
+            self._away.setdefault(path, file if isinstance(seen, Moments) else seen)
+            del self._held[path]
+            self._held.held_out.pop(path, None)
+
+
+def _write(file: Path, seen: Moments, held_out: np.ndarray | None) -> None:
+    arrays = {} if held_out is None else {"held_out": held_out}
+    for name, moments in (("inputs", seen), ("gradients", seen.gradients)):
+        if moments is not None:
+            arrays |= {f"{name}_{field}": getattr(moments, field) for field in ("count", "mean", "scatter")}
+    np.savez(file, **arrays)
+
+
+def _read(file: Path) -> tuple[Moments, np.ndarray | None]:
+    with np.load(file) as arrays:
+        found = {
+            name: Moments(int(arrays[f"{name}_count"]), arrays[f"{name}_mean"], arrays[f"{name}_scatter"])
+            for name in ("inputs", "gradients")
+            if f"{name}_count" in arrays
+        }
+        held_out = arrays.get("held_out")
+    return replace(found["inputs"], gradients=found.get("gradients")), held_out
 
 
 def pairs_of(model: keras.Model, sites: Sequence[Site], moments: Mapping[str, Seen]) -> list[Pair]:

@@ -7,6 +7,7 @@ second moment E[g g^T] = J^T J: the Gauss-Newton matrix of sum (o - o')^2, from 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tncompress.conversion.batches import run_batch
 from tncompress.conversion.watching import preactivated
 
 ALL_OUTPUTS = "outputs"
@@ -45,6 +47,8 @@ def gradients_at(
     layers: Mapping[str, keras.layers.Layer],
     wanted: Callable[[Any, Any], Tensors],
     rows: Sequence[int],
+    number: int,
+    seeing: AbstractContextManager,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The gradient of a random projection at every call of a layer, and the tensors that were projected.
 
@@ -55,20 +59,22 @@ def gradients_at(
         wanted: outputs and batch to the tensors that are projected, see `selection`.
         rows: numbers of the batch's rows among all that give gradients, by which signs are drawn: the same in batches
             of any size.
+        number: of the batch, for messages.
+        seeing: within which the model runs forward, once.
 
     Returns:
         gradients `[..., out_dim]`, before the activation, one for every call in order; and of every tensor the vectors
         that count, `[n, features]`.
     """
 
-    def forward(change: Change) -> Tensors:
-        with preactivated(layers, change):
-            return wanted(model(x, training=False), x)
+    def forward(change: Change, *, again: bool = False) -> Tensors:
+        with nullcontext() if again else seeing, preactivated(layers, change):
+            return wanted(run_batch(model, x, number), x)
 
     def projection(tensors: Tensors) -> Any:
         products = []
-        for number, (tensor, counts) in enumerate(tensors):
-            signs = _signs(tuple(tensor.shape), rows, number)
+        for k, (tensor, counts) in enumerate(tensors):
+            signs = _signs(tuple(tensor.shape), rows, k)
             if counts is not None:
                 signs *= counts.reshape(*counts.shape, *[1] * (signs.ndim - counts.ndim))
             products.append(ops.sum(ops.multiply(ops.cast(tensor, "float32"), signs)))
@@ -157,7 +163,7 @@ def _numpy(tensor: Any) -> np.ndarray:
 # -- backends: run forward, and give its tensors and the gradient of their projection at every place it came by ------
 
 
-def _by_tensorflow(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_tensorflow(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
     import tensorflow
 
     made = []
@@ -174,7 +180,7 @@ def _by_tensorflow(forward: Callable[[Change], Tensors], projection: Callable[[T
     return tensors, [tensorflow.convert_to_tensor(g) for g in tape.gradient(value, made, unconnected_gradients=zero)]
 
 
-def _by_jax(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_jax(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
     """Twice forward: JAX differentiates functions, here of what is added to the places, whose shapes come first."""
     import jax
 
@@ -188,12 +194,12 @@ def _by_jax(forward: Callable[[Change], Tensors], projection: Callable[[Tensors]
 
     def function(given: list) -> Any:
         left = iter(given)
-        return projection(forward(lambda _, y: ops.add(y, next(left))))
+        return projection(forward(lambda _, y: ops.add(y, next(left)), again=True))
 
     return tensors, jax.grad(function)(nudges)
 
 
-def _by_torch(forward: Callable[[Change], Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_torch(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
     import torch
 
     made = []

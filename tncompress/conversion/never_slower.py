@@ -1,28 +1,65 @@
 """Networks timed against the dense layers that they would replace, here and now; those that lose are left dense."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import keras
 
+from tncompress.conversion.pairs import Pair
+from tncompress.conversion.planning import Plan
+from tncompress.conversion.saving import Times
+from tncompress.conversion.sites import Site
 from tncompress.conversion.surgery import network_for
 from tncompress.conversion.timing import time_layers
 from tncompress.conversion.walking import locate
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.progress import progress_bar
 
+PlanFor = Callable[[Sequence[Site], Sequence[Pair]], Plan]
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of one layer.
+
+def settled(
+    model: keras.Model,
+    sites: Sequence[Site],
+    pairs: Sequence[Pair],
+    tokens: Sequence[int],
+    plan_for: PlanFor,
+    progress: bool | None,
+) -> tuple[Plan, dict[str, Times], list[Site]]:
+    """A plan by which no layer loses time: made, measured, and made again without those that lose, until none does.
 
     Args:
-        dense: as it was.
-        network: in its place.
-    """
+        model: with the dense layers.
+        sites: those with a reason stay dense.
+        pairs: layers that share hidden units.
+        tokens: numbers of vectors at once.
+        plan_for: makes the plan for some of the sites and pairs.
+        progress: show bars.
 
-    dense: float
-    network: float
+    Returns:
+        the plan; what was measured, also of those that lost; the sites, those that lost with their reason.
+
+    Raises:
+        ValueError: if no layer is left.
+    """
+    sites, measured = list(sites), {}
+    while True:
+        chosen = {site.path for site in sites if not site.reason}
+        left = [pair for pair in pairs if pair.second in chosen]
+        plan = plan_for([site for site in sites if site.path in chosen], left)
+        times = timed(model, plan.choices, tokens, progress)
+        measured |= times
+        together = [(*pair.first, pair.second) for pair in left]
+        alone = [(path,) for path in times if not any(path in group for group in together)]
+        lost = slower(times, [*together, *alone])
+        if not lost:
+            return plan, measured, sites
+        sites = [replace(site, reason=lost.get(site.path, site.reason)) for site in sites]
+        if chosen <= lost.keys():
+            raise ValueError(
+                f"No layer would be faster as a network here at {' and '.join(map(str, tokens))} tokens (the last: "
+                f"{next(iter(lost.values()))}); keep less, or leave device='this' away if size is what counts."
+            )
 
 
 def timed(

@@ -12,7 +12,7 @@ from tncompress.conversion.pairs import Pair
 from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate
 from tncompress.fitting.allocate import choose, near_budget
-from tncompress.fitting.budget import Budget, Price
+from tncompress.fitting.budget import Budget, Price, Target
 from tncompress.fitting.choice import BANDS, Bands, Choice
 from tncompress.fitting.fit import metrics_of
 from tncompress.fitting.frequencies import TokenCounts
@@ -65,7 +65,7 @@ class Places(Mapping[str, Place | Table]):
         scale = 1.0 if gradients is None or not energy else gradients.count / energy
         if isinstance(seen, TokenCounts):
             table = ops.convert_to_numpy(ops.cast(layer.embeddings, "float32"))
-            return Table(table, seen.counts, gradients, scale)
+            return Table(table, seen.counts, gradients, scale, seen.importance)
         held_out = getattr(self._moments, "held_out", {}).get(path)
         return Place(kernel_of(layer), seen, site.use_bias, scale, held_out)
 
@@ -122,6 +122,7 @@ def globally(
     *,
     pivots: bool,
     elastic: bool = False,
+    target: Target | None = None,
     progress: bool | None,
 ) -> Plan:
     """One budget over all sites, spent where it saves most predicted loss.
@@ -134,12 +135,14 @@ def globally(
         pairs: places that are decided together, with their hidden units.
         pivots: low rank may store no identity, see `TNPivoted`.
         elastic: nothing stays whole if it can be low rank, so that all of it can be cut shorter.
+        target: what the model is to run on: ranks and widths fill its tiles, and nothing is taken that it would
+            compute more slowly than what is there.
         progress: show a bar.
 
     Raises:
         ValueError: if even the smallest networks are over the budget; the message tells the smallest that is possible.
     """
-    price = budget.price()
+    price = budget.price(target)
     dense = {path: price(None, places.dims(path), places.is_table(path)) for path in places}
     limit = _limit(budget, fixed, sum(dense.values()))
     order = {path: number for number, path in enumerate(places)}
@@ -150,7 +153,12 @@ def globally(
     fraction = min(1.0, limit / max(sum(dense.values()), 1e-300)) if limit is not None else 0.0
     menus = []
     for group in progress_bar(groups, "Planning", shown=progress):
-        menu = _menu([places[path] for path in group], forms, pivots, (fraction or 0.5) * kernels)
+        members = [places[path] for path in group]
+        dims = [place.dims for place in members]
+        step = target.step(dims) if target else min(rank_step(pair, (fraction or 0.5) * kernels) for pair in dims)
+        menu = _menu(members, forms, pivots, step)
+        if target:
+            menu = _no_slower(menu, group, places, target)
         if elastic:
             menu = [offer for offer in menu if all(map(_has_components, _picked(offer)))] or menu
         menus.append(pareto([Offer(_price_of(offer, group, places, price), *offer[1:]) for offer in menu]))
@@ -171,16 +179,21 @@ def globally(
     return Plan(choices, units)
 
 
-def _menu(members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool, total: float) -> list[Offer]:
+def _menu(members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool, step: int) -> list[Offer]:
     """What places that are decided together can be."""
     *first, last = members
     if isinstance(last, Table):
         return table_offers(last)
-    step = min(rank_step(place.dims, total) for place in members)
     if not first:
         return offers(last, forms, pivots=pivots, step=step)
     too = any(form.name == low_rank.FORM.name for form in forms)
     return pair_offers(first, last, pivots=pivots, low_rank_too=too, step=step)  # type: ignore[arg-type]
+
+
+def _no_slower(menu: Sequence[Offer], group: Sequence[str], places: Places, target: Target) -> list[Offer]:
+    """Without the offers that would take more time than what is there; that is always among them."""
+    now = sum(target.seconds(None, places.dims(path), places.is_table(path)) for path in group)
+    return [offer for offer in menu if _price_of(offer, group, places, target.seconds) <= now]
 
 
 def _has_components(choice: Choice | Bands | None) -> bool:

@@ -8,8 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tncompress.conversion.batches import num_rows
 from tncompress.conversion.gradients import Objective, selection, vectors_of
 from tncompress.fitting.moments import Spread
+
+MOST_ROWS = 32  # of inputs that are put together
+
+Pair = tuple[Any, np.ndarray | None]  # inputs and their mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +28,7 @@ class Probe:
     """
 
     objective: Objective
-    batches: Sequence[tuple[Any, np.ndarray | None]]
+    batches: Sequence[Pair]
     spreads: Sequence[Spread]
 
     def changed(self, model: keras.Model, small: keras.Model) -> float | None:
@@ -43,3 +48,27 @@ class Probe:
     def _vectors(self, model: keras.Model, x: Any, given: np.ndarray | None) -> list[np.ndarray]:
         chosen = selection(self.objective, given)(model(x, training=False), x)
         return [vectors_of(ops.convert_to_numpy(ops.cast(tensor, "float32")), counts) for tensor, counts in chosen]
+
+
+def joined(batches: Sequence[Pair]) -> list[Pair]:
+    """The same in fewer batches: small ones whose rows have the same shapes are put together, if they are of NumPy."""
+    found: list[Pair] = []
+    open_: dict[str, int] = {}  # where in what was found there is room for more rows of a kind
+    for x, given in batches:
+        arrays = keras.tree.flatten((x, given))
+        rows = {len(a) if isinstance(a, np.ndarray) and a.ndim else 0 for a in arrays if a is not None}
+        if len(rows) > 1 or 0 in rows:
+            found.append((x, given))
+            continue
+        kind = str(keras.tree.map_structure(lambda a: a if a is None else f"{a.dtype} {a.shape[1:]}", (x, given)))
+        before = open_.get(kind)
+        if before is None or num_rows(found[before][0]) + rows.pop() > MOST_ROWS:
+            open_[kind] = len(found)
+            found.append((x, given))
+        else:
+            found[before] = keras.tree.map_structure(_concatenated, found[before], (x, given))
+    return found
+
+
+def _concatenated(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])

@@ -20,6 +20,7 @@ from tncompress.conversion.walking import walk
 
 HELD_OUT = 4  # batches at most, where a fraction is held out
 GRADIENT_NORM = 1.0  # over all variables; longer gradients are shortened
+MEMORY = 0.98  # of the size of gradients, about fifty steps: there are few hundred
 
 Patterns = str | Sequence[str]
 
@@ -99,7 +100,7 @@ def recover(
     with computing_in(policy, copy, teacher), frozen(teacher, fixed):
         distillation.prepare(held_out[:HELD_OUT])
         distillation.compile(
-            keras.optimizers.Adam(learning_rate, global_clipnorm=GRADIENT_NORM),
+            keras.optimizers.Adam(learning_rate, beta_2=MEMORY, global_clipnorm=GRADIENT_NORM),
             # TensorFlow would compile every length of batch anew.
             jit_compile=keras.backend.backend() == "jax",
         )

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from tncompress.conversion.arguments import (
     checked_budget,
     checked_forms,
     checked_recipe,
+    checked_target,
     is_global,
     kept_fraction,
     refit_data,
@@ -26,8 +28,10 @@ from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
 from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
+from tncompress.conversion.never_slower import settled
+from tncompress.conversion.pairs import Pair
 from tncompress.conversion.planning import Places, Plan, globally, uniform
-from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
+from tncompress.conversion.saving import Compression, Outcome, Times, compression_of, put_choices, remember
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.conversion.surgery import (
     classes_of,
@@ -42,6 +46,7 @@ from tncompress.fitting.budget import Budget
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.fitting.embedding import EmbeddingFit
 from tncompress.forms import Form
+from tncompress.hardware.device import Device
 from tncompress.layers.embedding import TNEmbedding
 
 
@@ -61,6 +66,8 @@ def replace_dense(
     pivots: bool = True,
     elastic: bool = False,
     refit: Any = False,
+    device: str | Device | None = None,
+    tokens: int | Sequence[int] = 1024,
     recipe: Recipe | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -101,6 +108,10 @@ def replace_dense(
         refit: afterwards fit the networks once more, one after the other, on what they get in the smaller model,
             against the original, see docs/fitting.md. True: on the calibration data; or batches, a thousand inputs do.
             A layer that does no better on held-out batches stays as it was.
+        device: what the model is to run on, a name from `tncompress.hardware.device.DEVICES` such as "tpu-v5e", or
+            "this": ranks and widths fill its tiles, and no layer takes more time than it did, by the device's roofline.
+            On this machine every layer is measured too, and left dense if it loses.
+        tokens: vectors at once that layers will see there, e.g. 8 texts of 128 tokens; or several such numbers.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
             keep, budget, form, include, exclude and embeddings.
         seed: of random starts, for forms without a closed form.
@@ -124,7 +135,8 @@ def replace_dense(
     if refit is True and isinstance(calibration, Iterator):
         calibration = list(calibration)  # gone over again
     refitted_on = refit_data(refit, calibration, elastic)
-    over_all = is_global(allocation, forms, calibration, objective, budget, embeddings)
+    target = checked_target(device, tokens, recipe)
+    over_all = is_global(allocation, forms, calibration, objective, budget, embeddings, target)
     if recipe is None:
         sites = find_sites(model, include, exclude, embeddings=embeddings)
         fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
@@ -139,17 +151,28 @@ def replace_dense(
     check_weights(model, chosen)
     copy = copy_model(model)
     moments = moments_of(copy, chosen, calibration, objective, mask, progress, in_order=over_all)
-    places = Places(copy, chosen, moments)
     pairs = pairs_of(copy, chosen, moments) if wants_pairs(forms, choices, chosen) else []
+    times: dict[str, Times] = {}
+
+    def shared_out(some: Sequence[Site], pairs: Sequence[Pair]) -> Plan:
+        fixed = model.count_params() - sum(site.num_params for site in some)
+        menu = [form for form in forms if form is not NARROW_FORM]
+        # Pivots put outputs in order one by one, which accelerators are slow at.
+        identity = pivots and not elastic and (target is None or target.device.kind == "cpu")
+        settings = {"pivots": identity, "elastic": elastic, "target": target, "progress": progress}
+        return globally(Places(copy, some, moments), budget, fixed, menu, pairs, **settings)
+
     if choices is not None:
         plan = Plan(choices, {})
-    elif over_all:
-        menu = [form for form in forms if form is not NARROW_FORM]
-        plan = globally(
-            places, budget, fixed, menu, pairs, pivots=pivots and not elastic, elastic=elastic, progress=progress
-        )
+    elif not over_all:
+        plan = uniform(Places(copy, chosen, moments), fraction, forms, progress)
+    elif target is None or not target.is_here:
+        plan = shared_out(chosen, pairs)
     else:
-        plan = uniform(places, fraction, forms, progress)
+        plan, times, sites = settled(copy, sites, pairs, target.tokens, shared_out, progress)
+        chosen = [site for site in sites if not site.reason]
+        pairs = [pair for pair in pairs if pair.second in plan.choices]
+    places = Places(copy, chosen, moments)
     outcomes, fitted, units = fit_all(copy, chosen, places, plan, pairs, forms, seed, elastic, progress)
     _install(copy, outcomes, fitted)
     if refitted_on is not None:
@@ -159,6 +182,7 @@ def replace_dense(
     probe = getattr(moments, "probe", None)
     measured_loss = None if probe is None else probe.changed(model, copy)
     found = [done.get(site.path) or skipped[site.path] for site in sites]
+    found = [replace(outcome, times=times.get(outcome.path)) for outcome in found]
     small = _remembered(model, copy, found, measured_loss)
     compile_like(small, model)
     return small

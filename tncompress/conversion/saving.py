@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -24,6 +24,13 @@ from tncompress.conversion.surgery import first_line, put_networks, rebuilt
 from tncompress.fitting.choice import Bands, Choice, choice_from_config
 from tncompress.layers.dense import TNDense
 from tncompress.layers.embedding import TNEmbedding
+
+
+class Times(NamedTuple):
+    """Seconds of a layer as it was, and of the network in its place, measured side by side."""
+
+    dense: float
+    network: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Outcome:
         reason: why it stayed as it was.
         params: of the kernel or the cores that it had; None: in_dim x out_dim.
         is_table: it is a table of embeddings, its dimensions are tokens and features.
+        times: of the layer before and after, where they were measured.
         losses, codes: of each component of an elastic network, see `tncompress.conversion.elastic`.
     """
 
@@ -60,6 +68,7 @@ class Outcome:
     reason: str | None = None
     params: int | None = None
     is_table: bool = False
+    times: Times | None = None
     losses: tuple[float, ...] = ()
     codes: tuple[float, ...] = ()
 
@@ -74,6 +83,8 @@ class Outcome:
         """The outcome that `to_config` described."""
         choice = config["choice"]
         tuples = {name: tuple(config.get(name, ())) for name in ("losses", "codes")}
+        if config.get("times") is not None:
+            tuples["times"] = Times(*config["times"])
         return cls(**{**config, **tuples, "choice": choice_from_config(choice) if choice else None})
 
 

@@ -39,13 +39,14 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
         return watched_call
 
     once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
+    calls = {key: vars(layer).get("call") for key, (_, layer) in once.items()}
     for path, layer in once.values():
         layer.call = watching(path, layer.call, input_axes(layer))
     try:
         yield
     finally:
-        for _, layer in once.values():
-            del layer.call
+        for key, (_, layer) in once.items():
+            _put_back(layer, calls[key])
 
 
 @contextlib.contextmanager
@@ -71,6 +72,7 @@ def preactivated(layers: Mapping[str, keras.layers.Layer], change: Callable[[str
 
     once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
     own = {key: vars(layer).get("activation", once) for key, (_, layer) in once.items()}
+    calls = {key: vars(layer).get("call") for key, (_, layer) in once.items()}
     for path, layer in once.values():
         if hasattr(layer, "activation"):
             vars(layer)["activation"] = changing(path, layer.activation)
@@ -81,11 +83,19 @@ def preactivated(layers: Mapping[str, keras.layers.Layer], change: Callable[[str
     finally:
         for key, (_, layer) in once.items():
             if not hasattr(layer, "activation"):
-                del layer.call
+                _put_back(layer, calls[key])
             elif own[key] is once:  # PyTorch keeps an activation that is a layer elsewhere
                 del vars(layer)["activation"]
             else:
                 vars(layer)["activation"] = own[key]
+
+
+def _put_back(layer: keras.layers.Layer, call: Callable | None) -> None:
+    """Let a layer's call be what it was, which may be another change; None: its class's own."""
+    if call is None:
+        del layer.call
+    else:
+        layer.call = call
 
 
 def _is_reverse(args: tuple, kwargs: Mapping[str, Any]) -> bool:

@@ -1,14 +1,20 @@
 """`Budget`: what a compressed model may cost, and the prices that places are compared by."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 
 from tncompress.fitting.choice import Bands, Choice
-from tncompress.fitting.machine import Machine, this_machine
+from tncompress.forms import low_rank
+from tncompress.hardware.device import Device
+from tncompress.hardware.machine import this_machine
+from tncompress.hardware.roofline import fastest, plan_seconds
+from tncompress.network.cost import dense_spec
+from tncompress.network.plan import plan
 
 VECTORS = 1024  # tokens at once for which FLOPs and times are taken
+DTYPE = "float32"
 
 Price = Callable[["Choice | Bands | None", tuple[int, int], bool], float]
 
@@ -31,7 +37,7 @@ class Budget:
         params: parameters of the whole model afterwards, as `model.count_params()` counts them.
         flops: floating-point operations a token of the chosen layers afterwards, a multiply-add counting as 2.
         latency: fraction of the time that the chosen layers take now, in (0, 1], as estimated for this machine at 1024
-            tokens at once: by its rates for matmuls and memory, measured once in a second.
+            tokens at once: by its rates for matmuls and memory, see `tncompress.hardware.machine.this_machine`.
         max_loss: the smallest model that is predicted to change the objective by at most this fraction of its variance
             (a tenth of the variance is 0.1). Needs `objective=`.
 
@@ -74,11 +80,47 @@ class Budget:
     def __repr__(self) -> str:
         return f"Budget({self.kind}={self.limit!r})"
 
-    def price(self) -> Price:
-        """What a place costs in this budget's unit."""
+    def price(self, target: "Target | None" = None) -> Price:
+        """What a place costs in this budget's unit; times are of the target, or of 1024 tokens here."""
         if self.kind == "flops":
             return flops_of
-        return seconds_on(this_machine()) if self.kind == "latency" else params_of
+        if self.kind != "latency":
+            return params_of
+        return target.seconds if target else seconds_on(this_machine())
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a compressed model is to run on.
+
+    Args:
+        device: the machine.
+        tokens: vectors at once that it will see; times are summed over several such numbers.
+
+    >>> from tncompress.hardware.device import DEVICES
+    >>> Target(DEVICES["tpu-v5e"]).step([(768, 3072)]), Target(DEVICES["tpu-v5e"]).step([(64, 256)])
+    (128, 16)
+    """
+
+    device: Device
+    tokens: tuple[int, ...] = (VECTORS,)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be measured on."""
+        return self.device.name == "this"
+
+    @property
+    def seconds(self) -> Price:
+        """Estimated time of a place, in the dtype that the device is made for."""
+        return seconds_on(self.device, self.tokens, self.device.rates[0][0])
+
+    def step(self, dims: Sequence[tuple[int, int]]) -> int:
+        """Ranks and widths of maps of such dimensions are multiples of this: a tile, if they hold several."""
+        step, shortest = self.device.tile(self.device.rates[0][0]), min(map(min, dims))
+        while step > 1 and 4 * step > shortest:
+            step //= 2
+        return step
 
 
 def params_of(choice: Choice | Bands | None, dims: tuple[int, int], is_table: bool) -> float:
@@ -93,12 +135,41 @@ def flops_of(choice: Choice | Bands | None, dims: tuple[int, int], is_table: boo
     return choice.flops(VECTORS) / VECTORS
 
 
-def seconds_on(machine: Machine) -> Price:
-    """Estimated seconds of `VECTORS` tokens."""
+def seconds_on(device: Device, tokens: Sequence[int] = (VECTORS,), dtype: str = DTYPE) -> Price:
+    """Estimated seconds of so many tokens at once, over all the numbers that are given together."""
 
     def seconds(choice: Choice | Bands | None, dims: tuple[int, int], is_table: bool) -> float:
-        if is_table or isinstance(choice, Bands):  # a row a token, and projections if there are any
-            return machine.seconds(0 if choice is None else choice.flops(VECTORS), 8 * VECTORS * dims[1])
-        return machine.choice_seconds(choice, VECTORS) if choice else machine.dense_seconds(*dims, VECTORS)
+        return sum(_seconds(choice, dims, is_table, device, count, dtype) for count in tokens)
 
     return seconds
+
+
+def _seconds(
+    choice: Choice | Bands | None, dims: tuple[int, int], is_table: bool, device: Device, count: int, dtype: str
+) -> float:
+    if is_table or isinstance(choice, Bands):  # a row a token, and projections if there are any
+        work = 0 if choice is None else choice.flops(count) / device.rate(dtype)
+        return work + device.moving_seconds(2 * count * dims[1], dtype) + device.overhead
+    return choice_seconds(choice, device, count, dtype) if choice else dense_seconds(dims, device, count, dtype)
+
+
+def dense_seconds(dims: tuple[int, int], device: Device, vectors: int, dtype: str = DTYPE) -> float:
+    """Of a dense kernel for so many vectors."""
+    return plan_seconds(plan(dense_spec(*dims), vectors), device, dtype)
+
+
+def choice_seconds(choice: Choice, device: Device, vectors: int, dtype: str = DTYPE) -> float:
+    """Of a network for so many vectors, by the fastest of its plans.
+
+    >>> from tncompress.hardware.device import DEVICES
+    >>> small = Choice("low_rank", low_rank.spec(768, 3072, 64))
+    >>> choice_seconds(small, DEVICES["cpu"], 1024) < dense_seconds((768, 3072), DEVICES["cpu"], 1024)
+    True
+    """
+    if not choice.pivots:
+        return fastest(choice.spec, vectors, device, dtype).seconds
+    (in_dim, rank), (_, out_dim) = choice.spec.core_shapes
+    # The second core has `rank` columns fewer; then the outputs are joined and put in order: read and written twice.
+    fewer = low_rank.spec(in_dim, max(1, out_dim - rank), rank)
+    moved = device.moving_seconds(4 * vectors * out_dim, dtype) + 2 * device.overhead
+    return fastest(fewer, vectors, device, dtype).seconds + moved

@@ -1,9 +1,9 @@
 """A table of embeddings as low-rank bands: frequent tokens keep more rank (Baevski & Auli 2019, arXiv:1809.10853).
 
-Tokens are sorted by how often they are seen and cut into bands. The rows of a band become codes times a projection,
-`E_b ~ T_b P_b`, by the truncated singular value decomposition that is best under a weight for every token and a moment
-of the features, or stay whole. Everything comes from Gram matrices `[dim, dim]`: nothing is divided by a small number,
-and a table is read block by block.
+Tokens are sorted by what it would cost to lose them, above all by how often they are seen, and cut into bands. The rows
+of a band become codes times a projection, `E_b ~ T_b P_b`, by the truncated singular value decomposition that is best
+under a weight for every token and a moment of the features, or stay whole. Everything comes from Gram matrices
+`[dim, dim]`: nothing is divided by a small number, and a table is read block by block.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,14 +83,15 @@ class EmbeddingFit:
 def fit_embedding(
     table: np.ndarray, frequencies: np.ndarray, bands: Iterable[Sequence], output_moment: np.ndarray | None = None
 ) -> EmbeddingFit:
-    """Sort the tokens of a table by frequency and fit every band: a truncated SVD, in closed form.
+    """Sort the tokens of a table by what they are worth and fit every band: a truncated SVD, in closed form.
 
     Each band gets the factors of its rank that minimise the loss, frequency x (e - e') S (e - e')^T over its tokens.
 
     Args:
         table: E `[num_tokens, dim]`.
         frequencies: `[num_tokens]`, all above zero, in any unit; `token_frequencies` makes them of counts.
-        bands: pairs of (tokens, rank), from the most frequent tokens on; None: rows that stay whole.
+        bands: pairs of (tokens, rank), from the tokens on that cost most if lost, see `token_order`; None: rows that
+            stay whole.
         output_moment: S `[dim, dim]`, positive semi-definite: the second moment of an objective's gradient at the
             layer's outputs; None: all features count alike. What it does not see at all is fitted last.
 
@@ -100,13 +101,13 @@ def fit_embedding(
     >>> rng = np.random.default_rng(0)
     >>> table = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 6))
     >>> fit = fit_embedding(table, np.arange(1, 51), ((10, None), (40, 2)))
-    >>> bool(np.allclose(fit.to_dense(), table)), fit.position[-3:].tolist()
-    (True, [2, 1, 0])
+    >>> bool(np.allclose(fit.to_dense(), table)), fit.position[:3].tolist()
+    (True, [49, 48, 47])
     """
     table = np.asarray(table)
     frequencies = checked_frequencies(table, frequencies)
-    found, order = checked_bands(bands, *table.shape), token_order(frequencies, table)
-    metric = checked_metric(output_moment, table.shape[1])
+    found, metric = checked_bands(bands, *table.shape), checked_metric(output_moment, table.shape[1])
+    order = token_order(frequencies, table, metric)
     root, inverse = roots(metric)
     dtype = table.dtype if np.issubdtype(table.dtype, np.floating) else np.float32
     tables, projections, energies, first = [], [], np.zeros(4), 0

@@ -11,7 +11,7 @@ from tncompress.fitting.frequencies import token_order
 from tncompress.fitting.knapsack import Offer, pareto
 
 ALIGNED, MOST_RANKS = 32, 16  # ranks are multiples of this, and there are at most so many
-CUTS = 12  # numbers of frequent tokens at which bands may end
+CUTS = 12  # numbers of tokens at which bands may end
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def embedding_options(
     Args:
         table, frequencies, output_moment: as in `fit_embedding`.
         ranks: of bands, besides whole rows. None: multiples of 32, at most 16 of them.
-        cuts: numbers of most frequent tokens at which bands may end. None: 12 from a 128th to three quarters of all.
+        cuts: numbers of tokens, from those on that are worth most, at which bands may end. None: 12 from a 128th to
+            three quarters of all.
         max_bands: at most so many, from 1 to 3.
 
     All come from one eigendecomposition `[dim, dim]` for every stretch between two cuts.
@@ -54,7 +55,8 @@ def embedding_options(
     num_tokens, dim = table.shape
     some_ranks = sorted({int(r) for r in (ranks or default_ranks(dim)) if 0 < r < dim}, reverse=True)
     ends = [0, *sorted({int(c) for c in (cuts or default_cuts(num_tokens)) if 0 < c < num_tokens}), num_tokens]
-    order, (root, _) = token_order(frequencies, table), roots(checked_metric(output_moment, dim))
+    metric = checked_metric(output_moment, dim)
+    order, (root, _) = token_order(frequencies, table, metric), roots(metric)
     stretches = [root @ weighted_gram(table, order[a:b], frequencies) @ root for a, b in pairwise(ends)]
     losses: dict[tuple[int, int], dict[int | None, float]] = {}
     options = []

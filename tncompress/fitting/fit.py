@@ -27,20 +27,36 @@ class Fit:
     Args:
         cores: arrays of the shapes `spec.core_shapes`, in the kernel's dtype.
         bias: `[out_dim]` to be added to the layer's bias: the error at the mean input; None without centring.
-        weight_error: ||W - W'|| / ||W||, Frobenius.
-        output_error: root mean square of x (W - W') over that of x W, both without what a bias absorbs; None
-            without moments.
-        loss_error: the same of what x (W - W') and x W do to the objective, to first order; None without moments of
-            gradients.
+        kernel: W.
+        approximation: W'.
+        metrics: that weight the error.
         method: how the cores were found: `"closed form"` or `"alternating least squares"`, and on what.
     """
 
     cores: list[np.ndarray]
     bias: np.ndarray | None
-    weight_error: float
-    output_error: float | None
-    loss_error: float | None
+    kernel: np.ndarray
+    approximation: np.ndarray
+    metrics: Metrics
     method: str
+
+    @property
+    def weight_error(self) -> float:
+        """||W - W'|| / ||W||, Frobenius."""
+        return relative_error(self.kernel, self.approximation)
+
+    @property
+    def output_error(self) -> float | None:
+        """Root mean square of x (W - W') over that of x W, without what a bias absorbs; None without moments."""
+        metric, _ = self.metrics
+        return None if metric is None else relative_error(self.kernel, self.approximation, metric)
+
+    @property
+    def loss_error(self) -> float | None:
+        """The same of what they do to the objective, to first order; None without moments of gradients."""
+        if self.metrics[1] is None:
+            return None
+        return relative_error(self.kernel, self.approximation, *self.metrics)
 
 
 def fit(
@@ -94,9 +110,9 @@ def fit(
     return Fit(
         [core.astype(kernel.dtype) for core in cores],
         bias,
-        weight_error=relative_error(kernel, approximation),
-        output_error=None if metric is None else relative_error(kernel, approximation, metric),
-        loss_error=None if out_metric is None else relative_error(kernel, approximation, metric, out_metric),
+        kernel,
+        approximation,
+        (metric, out_metric),
         method=method + (_how(centred, seen[1] is not None) if varied else ""),
     )
 
@@ -170,7 +186,9 @@ def _best(
 
 
 def _damped(metric: np.ndarray) -> np.ndarray:
-    return metric + DAMPING * np.trace(metric) / len(metric) * np.eye(len(metric))
+    damped = metric.copy()  # wide layers' metrics are large
+    damped[np.diag_indices(len(metric))] += DAMPING * np.trace(metric) / len(metric)
+    return damped
 
 
 def _closed_form(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tncompress.linalg import mirror
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -50,8 +52,8 @@ class Moments:
         x = x.reshape(-1, x.shape[-1])
         if not len(x):
             return cls(0, np.zeros(x.shape[-1]), np.zeros((x.shape[-1],) * 2))
-        mean, products, rest = _about_mean(x)
-        return cls(len(x), mean, products.astype(np.float64) - len(x) * np.outer(rest, rest))
+        mean, centred, rest = _about_mean(x)
+        return cls(len(x), mean, (centred.T @ centred).astype(np.float64) - len(x) * np.outer(rest, rest))
 
     def __add__(self, other: Moments) -> Moments:
         if len(self.mean) != len(other.mean):
@@ -94,7 +96,8 @@ class Gathering:
     """The moments of vectors that come in any number at a time, added up in place.
 
     The vectors of many small batches are multiplied out in blocks, so that a wide layer's scatter is not moved through
-    memory for each of them. It is kept as float32, in half the memory: its products are no more exact.
+    memory for each of them. It is kept as float32, in half the memory: its products are no more exact. Products are
+    added below the diagonal only.
 
     >>> gathering = Gathering(2)
     >>> for vector in ([1.0, 0.0], [3.0, 0.0]):
@@ -120,13 +123,14 @@ class Gathering:
         if self._waiting:
             self._multiply_out()
         self._correct()
+        mirror(self._scatter)
         return Moments(self._count, self._mean, self._scatter)
 
     def _multiply_out(self) -> None:
         x = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         self._waiting = []
-        mean, products, rest = _about_mean(x)
-        np.add(self._scatter, products, out=self._scatter, casting="same_kind")
+        mean, centred, rest = _about_mean(x)
+        _add_products(self._scatter, centred)
         count, difference = self._count + len(x), mean - self._mean
         self._corrections += [(-1.0, rest * len(x) ** 0.5), (1.0, difference * (self._count * len(x) / count) ** 0.5)]
         self._mean += difference * (len(x) / count)
@@ -142,13 +146,21 @@ class Gathering:
 
 
 def _about_mean(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of vectors `[n, width]`, their products about the mean rounded to their dtype, and what the rounding left.
+    """Mean of vectors `[n, width]`, the vectors about the mean rounded to their dtype, and what the rounding left.
 
-    sum (x - m)(x - m)^T is exactly the products less n rest rest^T.
+    sum (x - m)(x - m)^T is exactly their products less n rest rest^T.
     """
     mean = x.mean(axis=0, dtype=np.float64)
     centred = x - mean.astype(x.dtype)
-    return mean, centred.T @ centred, centred.mean(axis=0, dtype=np.float64)
+    return mean, centred, centred.mean(axis=0, dtype=np.float64)
+
+
+def _add_products(scatter: np.ndarray, x: np.ndarray) -> None:
+    """Add x^T x to a float32 matrix, in place, on and below the diagonal: half the work of all of it."""
+    from scipy.linalg.blas import ssyrk  # type: ignore[attr-defined]
+
+    # BLAS counts columns first: the upper triangle of the transpose of our rows, which it changes in place.
+    ssyrk(1.0, x.T, beta=1.0, c=scatter.T, overwrite_c=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from tncompress.fitting.knapsack import Offer, pareto
 from tncompress.fitting.place import Place, Table
 from tncompress.fitting.problem import squared_error
 from tncompress.forms import Form, low_rank
+from tncompress.hardware.aligned import aligned_ranks
 from tncompress.linalg import psd_root
 from tncompress.network.spec import Spec
 
@@ -92,14 +93,15 @@ def _low_rank(in_dim: int, out_dim: int, rank: int, pivots: bool) -> tuple[int, 
     return choice.num_params, choice
 
 
-def ranks(most: int, step: int = STEP) -> range:
-    """Ranks below full that are worth looking at.
+def ranks(most: int, step: int = STEP) -> Sequence[int]:
+    """Ranks below full that are worth looking at; a step beyond the usual one is a device's tile.
 
-    >>> list(ranks(40)), list(ranks(5))
-    ([8, 16, 24, 32], [1, 2, 3, 4])
+    >>> list(ranks(40)), list(ranks(5)), list(ranks(300, 128))[-5:]
+    ([8, 16, 24, 32], [1, 2, 3, 4], [48, 64, 96, 128, 256])
     """
-    step = step if most > 4 * STEP else 1
-    return range(step, most, step)
+    if step > STEP:
+        return [rank for rank in aligned_ranks(most - 1, step) if rank >= STEP]
+    return range(step, most, step) if most > 4 * STEP else range(1, most)
 
 
 def spectrum(place: Place) -> np.ndarray:

@@ -41,18 +41,18 @@ def pair_offers(
     """
     covariance, moment = hidden_covariance(second), second.metrics[1]
     hidden, out_dim = second.kernel.shape
-    metrics = [(_root(place.metrics[0]), place.metrics[1]) for place in first]
+    seen, unit = [_seen(place) for place in first], second.unit
     found: list[Offer] = []
     for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden, step)):
         units, among = narrowed.units, np.ix_(narrowed.units, narrowed.units)
         dims = [(len(place.kernel), len(units)) for place in first] + [(len(units), out_dim)]
         sides = [[Offer(m * n, 0.0, _whole(m, n, len(units) < hidden))] for m, n in dims]
         if low_rank_too:
-            energies = [_of_first(place, *given, units) for place, given in zip(first, metrics, strict=True)]
-            energies.append(energies_of(narrowed.outgoing.T, covariance[among]) * second.unit)
+            energies = [energies_of(kernel[:, units], None if w is None else w[among]) for kernel, w in seen]
+            energies.append(energies_of(narrowed.outgoing.T, covariance[among]) * unit)
             for (m, n), side, values in zip(dims, sides, energies, strict=True):
                 side += [offer for offer in low_ranks(m, n, values, pivots, step) if offer.cost < m * n]
-        found += _combined([pareto(side) for side in sides], narrowed, second.unit * narrowed.loss)
+        found += _combined([pareto(side) for side in sides], narrowed, unit * narrowed.loss)
     return pareto(found)
 
 
@@ -65,10 +65,11 @@ def _whole(in_dim: int, out_dim: int, is_narrower: bool) -> Choice | None:
     return Choice(NARROW, dense_spec(in_dim, out_dim)) if is_narrower else None
 
 
-def _of_first(place: Place, root: np.ndarray | None, moment: np.ndarray | None, units: np.ndarray) -> np.ndarray:
-    kernel = place.kernel[:, units].astype(np.float64)
-    seen = kernel if root is None else root @ kernel
-    return energies_of(seen, None if moment is None else moment[np.ix_(units, units)]) * place.unit
+def _seen(place: Place) -> tuple[np.ndarray, np.ndarray | None]:
+    """A first kernel as its inputs see it, its squares as losses, and what weights the outputs, the hidden units."""
+    inputs, outputs = place.metrics
+    kernel = place.kernel.astype(np.float64) * np.sqrt(place.unit)
+    return (kernel if inputs is None else psd_root(inputs) @ kernel), outputs
 
 
 def widths(hidden: int, step: int = STEP) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tncompress.fitting.frequencies import token_frequencies
 from tncompress.fitting.moments import Moments
-from tncompress.fitting.problem import squared_error
+from tncompress.fitting.problem import squared_error, squared_errors
 from tncompress.fitting.units import folded
 
 FEWEST = 8  # held-out inputs that tell anything
@@ -64,27 +64,53 @@ class Place:
         energy = squared_error(self.kernel.astype(np.float64), 0.0, inputs)
         return 1 / energy if energy > 0 else 0.0
 
-    def held_out_ratio(self, approximation: np.ndarray) -> float | None:
-        """Relative error of another kernel on inputs that no fit saw, over that on those that the fit saw.
-
-        Near 1 where there was enough calibration data, and of the same kind; None if nothing was held out.
-        """
+    def errors(self, approximation: np.ndarray) -> "Errors":
+        """How far another kernel is from this one."""
         inputs, outputs = self.metrics
-        if inputs is None or self.moments is None or self.held_out is None or len(self.held_out) < FEWEST:
-            return None
+        metrics = [None, inputs, self._unseen()]
         kernel = self.kernel.astype(np.float64)
-        x = self.held_out - self.moments.mean if self.centred else self.held_out
-        unseen = x.T.astype(np.float64) @ x / len(x)
-        errors = [
-            squared_error(kernel, approximation, metric, outputs) / squared_error(kernel, 0.0, metric, outputs)
-            for metric in (unseen, inputs)
-        ]
-        return float(np.sqrt(errors[0] / errors[1])) if errors[1] > 0 else None
+        lost, whole = (squared_errors(matrix, metrics, outputs) for matrix in (kernel - approximation, kernel))
+        plain, seen, unseen = (
+            [_root_of_ratio(*pair) for pair in zip(*both, strict=True)] for both in zip(lost, whole, strict=True)
+        )
+        return Errors(
+            plain[0],
+            None if inputs is None else seen[0],
+            seen[1] if outputs is not None and whole[1][1] > 0 else None,
+            lost[1][1] * self.scale if self.has_objective else None,
+            unseen[1] / seen[1] if metrics[2] is not None and seen[1] > 0 else None,
+        )
 
-    def loss(self, approximation: np.ndarray) -> float:
-        """What another kernel in its place would lose."""
-        kernel = self.kernel.astype(np.float64)
-        return squared_error(kernel, approximation, *self.metrics) * self.unit
+    def _unseen(self) -> np.ndarray | None:
+        """The second moment of inputs that were held out; None if they are too few to tell anything."""
+        if self.moments is None or self.held_out is None or len(self.held_out) < FEWEST:
+            return None
+        x = self.held_out - self.moments.mean if self.centred else self.held_out
+        return x.T.astype(np.float64) @ x / len(x)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far a kernel is from another one.
+
+    Args:
+        weight: relative, of the weights.
+        output: relative, of the outputs; None without calibration.
+        loss: relative, of what the outputs do to an objective; None without one.
+        predicted_loss: the same, as a loss of the objective.
+        held_out_ratio: relative error on inputs that no fit saw, over that on those that the fit saw. Near 1 where
+            there was enough calibration data, and of the same kind; None if nothing was held out.
+    """
+
+    weight: float
+    output: float | None
+    loss: float | None
+    predicted_loss: float | None
+    held_out_ratio: float | None
+
+
+def _root_of_ratio(part: float, whole: float) -> float:
+    return float(np.sqrt(part / whole)) if whole > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +122,14 @@ class Table:
         counts: how often every token was seen, `[tokens]`.
         gradients: moments of an objective's gradient at the embeddings; None without an objective.
         scale: as in `Place`.
+        importance: of every token, see `TokenCounts`; None: all alike.
     """
 
     table: np.ndarray
     counts: np.ndarray
     gradients: Moments | None
     scale: float = 1.0
+    importance: np.ndarray | None = None
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -120,9 +148,12 @@ class Table:
 
     @property
     def unit(self) -> float:
-        """What a squared error a token is multiplied by to be a loss."""
+        """What a squared error a token is multiplied by to be a loss.
+
+        The moment of gradients is the mean over tokens that were seen; those to come are rarer, and matter more.
+        """
         if self.gradients is not None:
-            return self.scale
+            return self.scale * (1.0 if self.importance is None else float(self.frequencies @ self.importance))
         energy = float(self.frequencies @ np.einsum("ij,ij->i", self.table, self.table, dtype=np.float64))
         return 1 / energy if energy > 0 else 0.0
 

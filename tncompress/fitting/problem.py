@@ -5,6 +5,7 @@ inputs; tr(D^T M D S) with a metric S `[out_dim, out_dim]` of the outputs beside
 copy, modes that a metric joins to others have names of their own, with a prime.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -187,6 +188,21 @@ def squared_error(
     """tr(D^T M D S) with D = W - W'; without metrics the Frobenius norm squared."""
     difference = kernel - approximation
     return max(float(np.vdot(difference, weighted(difference, metric, out_metric))), 0.0)
+
+
+def squared_errors(
+    difference: np.ndarray, metrics: Sequence[np.ndarray | None], out_metric: np.ndarray | None
+) -> list[tuple[float, float]]:
+    """tr(D^T M D) and tr(D^T M D S) for several metrics M of the inputs, with as few products as there can be.
+
+    Args:
+        difference: D `[in_dim, out_dim]`, float64.
+        metrics: of the inputs; None for the identity.
+        out_metric: S; None for the identity.
+    """
+    right = difference if out_metric is None else difference @ out_metric
+    lefts = (difference if metric is None else metric @ difference for metric in metrics)
+    return [(max(float(np.vdot(difference, m)), 0.0), max(float(np.vdot(right, m)), 0.0)) for m in lefts]
 
 
 def _connected(sets: list[set[str]], links: list[set[str]]) -> list[tuple[int, ...]]:

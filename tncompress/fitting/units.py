@@ -61,7 +61,7 @@ def narrow(
     if not all(1 <= width <= hidden for width in widths):
         raise ValueError(f"widths must be from 1 to {hidden}, got {sorted(widths)}.")
     outgoing = kernel.astype(np.float64) if output_root is None else kernel @ output_root
-    elimination = _Elimination(outgoing, covariance.astype(np.float64))
+    elimination = _Elimination(outgoing, covariance)
     found = []
     for width in sorted(set(widths), reverse=True):
         elimination.down_to(width)
@@ -94,7 +94,9 @@ class _Elimination:
     def __init__(self, outgoing: np.ndarray, covariance: np.ndarray):
         hidden = len(outgoing)
         self.units, self.outgoing, self.loss = np.arange(hidden), outgoing.copy(), 0.0
-        self._inverse = psd_inverse(covariance + _damping(covariance) * np.eye(hidden))
+        damped = covariance.astype(np.float64)
+        damped[np.diag_indices(hidden)] += _damping(covariance)
+        self._inverse = psd_inverse(damped)
         self._at_once = max(1, hidden // STEPS)
 
     def down_to(self, width: int) -> None:

@@ -75,5 +75,5 @@ def device(name: "str | Device") -> Device:
     if isinstance(name, Device):
         return name
     if name not in DEVICES:
-        raise ValueError(f"device is one of {', '.join(DEVICES)}, got {name!r}.")
+        raise ValueError(f"device is one of {', '.join(DEVICES)}, or this; got {name!r}.")
     return DEVICES[name]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from tncompress.network.plan import contract, plan, to_dense
+from tncompress.layers import fast_paths
+from tncompress.layers.recompute import recomputed
+from tncompress.network.plan import contract, to_dense
 from tncompress.network.spec import Spec
-
-PLANNED_BATCH = 1024  # vectors at once, e.g. 8 texts of 128 tokens: what the order of contraction is chosen for
 
 
 @keras.saving.register_keras_serializable(package="tncompress")
@@ -57,7 +57,6 @@ class TNDense(keras.layers.Layer):
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.spec = spec if isinstance(spec, Spec) else Spec.from_config(spec)
-        self.plan = plan(self.spec, PLANNED_BATCH)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.core_initializer = keras.initializers.get(core_initializer)
@@ -113,17 +112,28 @@ class TNDense(keras.layers.Layer):
         # An initializer without a seed still gives every core the same numbers; a copy draws others.
         return self.core_initializer.clone() if hasattr(self.core_initializer, "clone") else self.core_initializer
 
-    def call(self, inputs):  # named as in Dense, which may be called by keyword
-        lead = ops.shape(inputs)[: -len(self.in_shape)]
-        x = ops.reshape(inputs, (-1, *self.spec.shape(self.spec.inputs)))  # [batch, *in_modes]
-        y = ops.reshape(self.contracted(x), (*lead, *self.out_shape))
-        if self.bias is not None:
-            y = ops.add(y, self.bias)
-        return y if self.activation is None else self.activation(y)
+    def call(self, inputs, training=None):  # named as in Dense, which may be called by keyword
+        is_flat = len(inputs.shape) == 2 and len(self.in_shape) == len(self.out_shape) == 1
+        x = inputs if is_flat else ops.reshape(inputs, (-1, self.spec.in_dim))  # [batch, in_dim]
+        fused = fast_paths.fuses(self.activation, training)
+        y = self.mapped(x, self.activation if fused else None)  # [batch, out_dim]
+        if not is_flat:
+            y = ops.reshape(y, (*ops.shape(inputs)[: -len(self.in_shape)], *self.out_shape))
+        if fused or self.activation is None:
+            return y
+        return (recomputed(self.activation) if training else self.activation)(y)
+
+    def mapped(self, x, activation):
+        """`[batch, in_dim]` to `activation(x W + bias)`, `[batch, out_dim]`."""
+        bias = None if self.bias is None else ops.reshape(self.bias, (-1,))
+        return fast_paths.dense(self.spec, x, self._tensors(), bias, activation)
 
     def contracted(self, x):
         """`[batch, *in_modes]`, contracted with the cores to `[batch, *out_modes]`."""
-        return contract(self.plan, x, [ops.convert_to_tensor(core) for core in self.cores], ops)
+        return contract(fast_paths.network_plan(self.spec, x.shape[0]), x, self._tensors(), ops)
+
+    def _tensors(self):
+        return [ops.convert_to_tensor(core) for core in self.cores]
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[: -len(self.in_shape)], *self.out_shape)

@@ -57,7 +57,10 @@ class TNFeedForward(keras.layers.Layer):
         self.condense.build(hidden)
 
     def call(self, inputs, training=None):
-        return self.condense(self.dropout(self.expand(inputs), training=training))
+        # Two axes: where the lengths are not known, the shape of the hidden units would have to be read from them.
+        rows = keras.ops.reshape(inputs, (-1, self.expand.spec.in_dim))
+        hidden = self.dropout(self.expand(rows, training=training), training=training)
+        return keras.ops.reshape(self.condense(hidden), (*keras.ops.shape(inputs)[:-1], self.condense.spec.out_dim))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.condense.spec.out_dim)

@@ -60,8 +60,14 @@ class TNPivoted(TNDense):
             shape=(self.spec.out_dim,), initializer=_counting, dtype="int32", trainable=False, name="order"
         )
 
+    def mapped(self, x, activation):
+        y = self.contracted(x)
+        if self.bias is not None:
+            y = ops.add(y, ops.reshape(self.bias, (-1,)))
+        return y if activation is None else activation(y)
+
     def contracted(self, x):
-        left, right = (ops.convert_to_tensor(core) for core in self.cores)
+        left, right = self._tensors()
         z = ops.matmul(x, left)  # [batch, rank]
         both = ops.concatenate([z, ops.matmul(z, right)], axis=-1)  # [batch, out_dim]
         return ops.take(both, self.order, axis=-1)

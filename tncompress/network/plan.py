@@ -1,43 +1,20 @@
 """The order in which a network is contracted, chosen on shapes alone, and the contraction itself.
 
-`plan` sees no arrays; `contract` makes no choices. Every step is reshape + matmul with the batch axis first, so that
-activations are transposed only where a block mode or the network's own permutation asks for it.
+`plan` and `candidates` see no arrays; `contract` makes no choices. Every step is reshape + matmul with the batch axis
+first, so that activations are transposed only where a block mode or the network's own permutation asks for it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tncompress.network.spec import Modes, Spec
-
-EXACT_TERMS = 8  # their sets can be split in 3,000 ways, tried in some 10 ms; every further term makes it three times
-BATCH = "*"  # the leading axis of x; not a legal mode name, so it never collides with one
-
-
-@dataclass(frozen=True)
-class Step:
-    """One pairwise contraction: the operands at positions `left` and `right` become one, put at the end.
-
-    The modes are grouped for a matmul: `left [shared, kept_left, summed] @ right [shared, summed, kept_right]`.
-    """
-
-    left: int
-    right: int
-    left_modes: Modes  # as the operand is stored
-    right_modes: Modes
-    shared: Modes
-    kept_left: Modes
-    kept_right: Modes
-    summed: Modes
-
-    @property
-    def result(self) -> Modes:
-        """Modes of the result, as it is stored."""
-        return (*self.shared, *self.kept_left, *self.kept_right)
+from tncompress.network.steps import BATCH, Step, cores_first, flops_of, pairwise, path_of, steps_along
 
 
 @dataclass(frozen=True)
@@ -82,11 +59,77 @@ def plan(spec: Spec, batch: int = 1024) -> Plan:
       * i, i r -> * r
       * r, r o -> * o
     """
+    size = _sizes(spec, batch)
+    return _planned(spec, batch, pairwise(_terms(spec), _wanted(spec), tuple(size.items())))
+
+
+FEWEST, FORWARDS, BACKWARDS, CORES_FIRST = "fewest FLOPs", "core by core", "core by core, last first", "cores first"
+MOST_FLOPS = 30  # times the fewest: whatever the machine, that is not made up for
+IN_PLACE = {"in place": False, "in place, bonds first": True}  # what `bonds_first` is
+
+
+@lru_cache(maxsize=4096)
+def candidates(spec: Spec, batch: int = 1024) -> Mapping[str, Plan]:
+    """The ways to compute a spec that are worth comparing, by name; which is the fastest depends on the machine.
+
+    Orders: the fewest FLOPs (the plan of `plan`), core by core from the first or the last, and all cores before x, i.e.
+    the kernel made in every call. The first three also "in place": modes are summed where they stand, in many small
+    matmuls instead of a transpose and a large one. No two of the plans are equal, and none needs 30 times the fewest
+    FLOPs, unless its largest tensor is smaller.
+
+    Raises:
+        ValueError: if batch is not positive.
+
+    >>> spec = Spec.parse("a b, a c r, r b d -> c d", a=4, b=4, c=4, d=4, r=2)
+    >>> for name, found in candidates(spec, batch=1).items():
+    ...     print(f"{name}: {found.flops}")
+    fewest FLOPs: 512
+    core by core: 512
+    cores first: 1536
+    core by core, in place: 512
+    fewest FLOPs, in place, bonds first: 512
+    core by core, in place, bonds first: 512
+    """
+    size, terms, wanted = _sizes(spec, batch), _terms(spec), _wanted(spec)
+    forwards = [(0, 1), *[(0, left) for left in range(len(terms) - 2, 0, -1)]]
+    backwards = [(0, len(terms) - 1), *[(left - 1, left) for left in range(len(terms) - 2, 0, -1)]]
+    orders = {FEWEST: path_of(list(terms), wanted, size), FORWARDS: forwards, BACKWARDS: backwards}
+    orders[CORES_FIRST] = cores_first(terms, wanted, size)
+    found = {name: steps_along(terms, path, wanted) for name, path in orders.items()}
+    for layout, bonds_first in IN_PLACE.items():
+        for name in (FEWEST, FORWARDS, BACKWARDS):
+            found[f"{name}, {layout}"] = steps_along(
+                terms, orders[name], wanted, in_place=True, bonds_first=bonds_first
+            )
+    names = {steps: name for name, steps in reversed(found.items())}  # of equal ones the first name
+    plans = {name: _planned(spec, batch, steps) for name, steps in found.items() if names[steps] == name}
+    best = plans[FEWEST]
+    return MappingProxyType(
+        {
+            name: found
+            for name, found in plans.items()
+            if found.flops <= MOST_FLOPS * best.flops or found.peak_elements < best.peak_elements
+        }
+    )
+
+
+def _sizes(spec: Spec, batch: int) -> dict[str, int]:
     if batch < 1:
         raise ValueError(f"batch must be at least 1 vector, got {batch}.")
-    size = {**spec.size, BATCH: batch}
-    steps = pairwise(((BATCH, *spec.inputs), *spec.cores), (BATCH, *spec.outputs), tuple(size.items()))
-    flops = sum(_flops(step, size) for step in steps)
+    return {**spec.size, BATCH: batch}
+
+
+def _terms(spec: Spec) -> tuple[Modes, ...]:
+    return ((BATCH, *spec.inputs), *spec.cores)
+
+
+def _wanted(spec: Spec) -> Modes:
+    return (BATCH, *spec.outputs)
+
+
+def _planned(spec: Spec, batch: int, steps: tuple[Step, ...]) -> Plan:
+    size = _sizes(spec, batch)
+    flops = sum(flops_of(step, size) for step in steps)
     peak = max(math.prod(size[m] for m in step.result) for step in steps)
     return Plan(spec, batch, steps, flops, peak)
 
@@ -120,124 +163,40 @@ def to_dense(spec: Spec, cores: Sequence[Any]) -> np.ndarray:
     return contract(plan(spec, spec.in_dim), units, cores, np).reshape(spec.in_dim, spec.out_dim)
 
 
-@lru_cache(maxsize=4096)
-def pairwise(terms: tuple[Modes, ...], wanted: Modes, sizes: tuple[tuple[str, int], ...]) -> tuple[Step, ...]:
-    """Steps that contract `terms` to `wanted` with the fewest FLOPs. Every mode stands in two terms or is wanted."""
-    size = dict(sizes)
-    left = list(terms)
-    steps = []
-    for pair in _path(left, wanted, size):
-        step = _step(left, pair, wanted)
-        left = [term for i, term in enumerate(left) if i not in pair] + [step.result]
-        steps.append(step)
-    return tuple(steps)
-
-
 def execute(steps: Sequence[Step], operands: Sequence[Any], wanted: Modes, size: dict[str, int], ops: Any) -> Any:
-    """Carry out the steps of `pairwise`; a size of -1 stands for the one that is known only at run time."""
+    """Carry out the steps of `pairwise` to the end; a size of -1 stands for one that is known only at run time."""
+    return _transpose(carry_out(steps, operands, size, ops)[0], steps[-1].result, wanted, ops)
+
+
+def carry_out(steps: Sequence[Step], operands: Sequence[Any], size: dict[str, int], ops: Any) -> list[Any]:
+    """What is left of the operands after some steps; the last one's result at the end."""
     operands = list(operands)
     for step in steps:
-        left, right = operands[step.left], operands[step.right]
-        left = _arrange(left, step.left_modes, (step.shared, step.kept_left, step.summed), size, ops)
-        right = _arrange(right, step.right_modes, (step.shared, step.summed, step.kept_right), size, ops)
-        result = ops.reshape(ops.matmul(left, right), tuple(size[m] for m in step.result))
+        left = arrange(operands[step.left], step.left_modes, step.left_groups, size, ops)
+        right = arrange(operands[step.right], step.right_modes, step.right_groups, size, ops)
+        result = ops.matmul(right, left) if step.inner else ops.matmul(left, right)
+        result = _reshape(result, tuple(size[m] for m in step.result), ops)
         operands = [o for i, o in enumerate(operands) if i not in (step.left, step.right)] + [result]
-    return _transpose(operands[0], steps[-1].result, wanted, ops)
+    return operands
 
 
-def _path(terms: list[Modes], wanted: Modes, size: dict[str, int]) -> list[tuple[int, int]]:
-    if len(terms) <= EXACT_TERMS:
-        return _exact_path(terms, wanted, size)
-    import opt_einsum  # as slow to import as numpy, and rarely needed
-
-    symbol = {mode: opt_einsum.get_symbol(i) for i, mode in enumerate(size)}
-    text = ["".join(symbol[m] for m in modes) for modes in (*terms, wanted)]
-    shapes = [tuple(size[m] for m in term) for term in terms]
-    path, _ = opt_einsum.contract_path(f"{','.join(text[:-1])}->{text[-1]}", *shapes, shapes=True, optimize="auto")
-    return [(pair[0], pair[1]) for pair in path]
-
-
-def _exact_path(terms: list[Modes], wanted: Modes, size: dict[str, int]) -> list[tuple[int, int]]:
-    """The cheapest order, by dynamic programming over sets of terms (bits of an int).
-
-    What remains of a set of terms does not depend on the order inside the set. (opt_einsum's "optimal" forgets that it
-    does depend on the other terms where three share a mode, and then misses the optimum by up to a factor of two.)
-    """
-    everything = (1 << len(terms)) - 1
-    holders = {m: sum(1 << k for k, term in enumerate(terms) if m in term) for term in terms for m in term}
-    remains = {1 << k: frozenset(term) for k, term in enumerate(terms)}
-    best = {1 << k: (0, 0) for k in range(len(terms))}  # FLOPs, then elements written
-    halves = {}
-    for group in range(1, everything + 1):
-        if group in remains:
-            continue
-        needed = {m for m, held in holders.items() if held & ~group} | set(wanted)
-        remains[group] = frozenset(m for m, held in holders.items() if held & group) & needed
-        written = math.prod(size[m] for m in remains[group])
-        half = (group - 1) & group
-        while 2 * half > group:  # the half with the group's highest bit: every split once
-            other = group ^ half
-            modes = remains[half] | remains[other]
-            flops = math.prod(size[m] for m in modes) * (1 if modes <= needed else 2)
-            total = (best[half][0] + best[other][0] + flops, best[half][1] + best[other][1] + written)
-            if group not in best or total < best[group]:
-                best[group], halves[group] = total, (half, other)
-            half = (half - 1) & group
-    return _positions(halves, everything, len(terms))
-
-
-def _positions(halves: dict[int, tuple[int, int]], everything: int, count: int) -> list[tuple[int, int]]:
-    """The steps of a tree of groups, as positions in a list from which two are taken and to whose end one is put."""
-    left, path = [1 << k for k in range(count)], []
-
-    def visit(group: int) -> None:
-        if group in halves:
-            for half in halves[group]:
-                visit(half)
-            first, second = sorted(left.index(half) for half in halves[group])
-            path.append((first, second))
-            left[:] = [other for k, other in enumerate(left) if k not in (first, second)] + [group]
-
-    visit(everything)
-    return path
-
-
-def _step(terms: list[Modes], pair: tuple[int, int], wanted: Modes) -> Step:
-    # The operand that carries the batch goes left, so that the batch stays in front of the features.
-    left, right = sorted(pair, key=lambda i: (BATCH not in terms[i], i))
-    needed = {m for i, term in enumerate(terms) if i not in pair for m in term} | set(wanted)
-    common = [m for m in terms[left] if m in terms[right]]
-    only_right = [m for m in terms[right] if m not in terms[left]]
-    # Wanted modes first and in the wanted order: the last step then needs no transpose of its result.
-    order = {m: i for i, m in enumerate(wanted)}
-    only_right.sort(key=lambda m: order.get(m, len(order)))
-    return Step(
-        left,
-        right,
-        left_modes=terms[left],
-        right_modes=terms[right],
-        shared=tuple(m for m in common if m in needed),
-        kept_left=tuple(m for m in terms[left] if m not in common),
-        kept_right=tuple(only_right),
-        summed=tuple(m for m in common if m not in needed),
-    )
-
-
-def _flops(step: Step, size: dict[str, int]) -> int:
-    products = math.prod(size[m] for m in (*step.result, *step.summed))
-    return 2 * products if step.summed else products
-
-
-def _arrange(array: Any, modes: Modes, groups: tuple[Modes, Modes, Modes], size: dict[str, int], ops: Any) -> Any:
-    """The operand with its modes in three groups, each flattened: `[shared, rows, columns]`."""
+def arrange(array: Any, modes: Modes, groups: tuple[Modes, ...], size: dict[str, int], ops: Any) -> Any:
+    """The operand with its modes in groups, each flattened, e.g. `[shared, rows, columns]`; no axis for no shared."""
     array = _transpose(array, modes, tuple(m for group in groups for m in group), ops)
     shape = tuple(_product(size[m] for m in group) for group in groups)
-    return ops.reshape(array, shape if groups[0] else shape[1:])
+    return _reshape(array, shape if groups[0] else shape[1:], ops)
 
 
 def _product(sizes: Iterable[int]) -> int:
     sizes = tuple(sizes)
     return -1 if -1 in sizes else math.prod(sizes)
+
+
+def _reshape(array: Any, shape: tuple[int, ...], ops: Any) -> Any:
+    # A reshape to the shape it has would cost the start of an operation, and hide the bias from TensorFlow's fusion.
+    found = tuple(array.shape)
+    same = len(found) == len(shape) and all(a == b or b == -1 for a, b in zip(found, shape, strict=True))
+    return array if same else ops.reshape(array, shape)
 
 
 def _transpose(array: Any, modes: Modes, wanted: Modes, ops: Any) -> Any:

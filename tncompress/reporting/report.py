@@ -36,6 +36,7 @@ class Row:
         held_out_ratio: relative error on calibration inputs that were held out, over that on the others.
         method: how the cores were fitted.
         reason: why it stayed dense.
+        seconds_before, seconds_after: of the layer and of its network, measured side by side where it was asked for.
     """
 
     layer: str
@@ -53,6 +54,8 @@ class Row:
     held_out_ratio: float | None
     method: str
     reason: str | None
+    seconds_before: float | None = None
+    seconds_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class Report:
         from rich.console import Console
 
         longest = max((len(row.layer) for row in self.rows), default=0)
-        console = Console(width=max(128, longest + 100), force_terminal=False, color_system=None)
+        wide = 26 if any(row.seconds_before for row in self.rows) else 0
+        console = Console(width=max(128, longest + 100) + wide, force_terminal=False, color_system=None)
         with console.capture() as captured:
             for part in self.__rich_console__(console, None):
                 console.print(part)
@@ -124,7 +128,8 @@ class Report:
         table = Table(title=f"{self.model}: {len(self.replaced)} of {len(self.rows)} layers are networks")
         for title in ("layer", "form", "sizes"):
             table.add_column(title, overflow="fold")
-        for title in ("params", "FLOPs", "error: weights", "outputs", "objective"):
+        timed = any(row.seconds_before for row in self.replaced)
+        for title in ("params", "FLOPs", *(["ms"] if timed else []), "error: weights", "outputs", "objective"):
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.replaced:
             table.add_row(
@@ -133,6 +138,7 @@ class Report:
                 row.sizes,
                 f"{row.params_before:,} -> {row.params_after:,}",
                 f"{row.flops_before:,} -> {row.flops_after:,}",
+                *([_milliseconds(row)] if timed else []),
                 _number(row.weight_error),
                 _number(row.output_error),
                 _number(row.loss_error),
@@ -230,7 +236,14 @@ def _row(outcome: Outcome) -> Row:
         outcome.held_out_ratio,
         outcome.method,
         outcome.reason,
+        *(outcome.times or ()),
     )
+
+
+def _milliseconds(row: Row) -> str:
+    if row.seconds_before is None or row.seconds_after is None:
+        return ""
+    return f"{1e3 * row.seconds_before:.3g} -> {1e3 * row.seconds_after:.3g}"
 
 
 def _number(value: float | None) -> str:

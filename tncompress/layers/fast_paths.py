@@ -1,0 +1,191 @@
+"""The forms in which backends run a planned network fastest: the same map to rounding. `TNDense` asks here.
+
+- TensorFlow's graphs on a CPU fuse MatMul + BiasAdd + activation into one operation of oneDNN, but not where a reshape
+  stands between. A last step `[batch, blocks, k] @ [k, n]` has a bias of its own in every block; done block by block it
+  is fused again. If the layer behind starts block by block too, it takes the blocks, and they are never put together.
+- XLA on a CPU multiplies one row by a matrix several times more slowly than two rows.
+- Elsewhere (JAX, PyTorch, eager TensorFlow, training) the plan is carried out as it is.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import keras
+from keras import ops
+
+from tncompress.hardware.machine import VARIABLE, known_machine
+from tncompress.hardware.roofline import fastest
+from tncompress.network.plan import Plan, arrange, carry_out, contract, plan
+from tncompress.network.spec import Spec
+from tncompress.network.steps import BATCH, Step
+
+DEFAULT_TOKENS = 1024  # planned for where the number is not known, e.g. 8 texts of 128 tokens
+FEWEST_ROWS = 64  # with fewer, starting the operations of many blocks takes longer than their fusion saves
+MOST_BLOCKS = 16
+
+# Operations of TensorFlow that treat every number by itself, if their other operands are single numbers.
+# fmt: off
+_ELEMENTWISE = {
+    "AddV2", "Cast", "Const", "Elu", "Erf", "Erfc", "Exp", "Identity", "LeakyRelu", "Maximum", "Minimum", "Mul",
+    "Neg", "Placeholder", "Pow", "RealDiv", "Relu", "Relu6", "Selu", "Sigmoid", "Softplus", "Sqrt", "Square", "Sub",
+    "Tanh",
+}
+# fmt: on
+
+
+def network_plan(spec: Spec, tokens: int | None) -> Plan:
+    """The plan for a layer that sees so many vectors at once, by what is known of this machine; nothing is measured."""
+    tokens = 1 << round(math.log2(max(tokens or DEFAULT_TOKENS, 1)))  # one plan for all nearly equal numbers
+    if _has_accelerator() and not os.environ.get(VARIABLE):
+        return plan(spec, tokens)
+    return fastest(spec, tokens, known_machine()).plan
+
+
+def dense(spec: Spec, x: Any, cores: Sequence[Any], bias: Any = None, activation: Callable | None = None) -> Any:
+    """`activation(x W + bias)`: `[batch, in_dim]` -> `[batch, out_dim]`.
+
+    Args:
+        spec: the network of W.
+        x: rows.
+        cores: of the network.
+        bias: `[out_dim]`, or None.
+        activation: None, or one that `fuses`.
+    """
+    planned = network_plan(spec, x.shape[0])
+    if activation is not None and bias is not None and (x.shape[0] or DEFAULT_TOKENS) >= FEWEST_ROWS:
+        count = _blocks(planned.steps[-1], spec)
+        if count and planned.steps[-1].result == (BATCH, *spec.outputs):
+            return _by_blocks(planned, count, x, cores, bias, activation)
+    y = _mapped(planned, x, cores)
+    if bias is not None:
+        y = ops.add(y, bias)
+    return y if activation is None else activation(y)
+
+
+def fuses(activation: Callable | None, training: Any) -> bool:
+    """Whether bias and activation are best applied to the rows of the last matmul, before these get another shape."""
+    if activation is None or training or not _is_cpu_graph():
+        return False
+    return _is_elementwise(activation)
+
+
+def _mapped(planned: Plan, x: Any, cores: Sequence[Any]) -> Any:
+    """`x W` by the plan: `[batch, in_dim]` -> `[batch, out_dim]`."""
+    spec, rows = planned.spec, x.shape[0]
+    if rows == 1 and _is_cpu_graph(xla=True):
+        return _mapped(planned, ops.concatenate([x, x]), cores)[:1]
+    count = _blocks(planned.steps[0], spec) if _is_cpu_graph() else 0
+    parts = _parts(x, count) if count else None
+    if parts:
+        return _from_blocks(planned, parts, cores)
+    y = contract(planned, _reshape(x, (-1, *spec.shape(spec.inputs))), cores, ops)
+    return _reshape(y, (-1, spec.out_dim))
+
+
+# -- block by block, in TensorFlow's graphs -----------------------------------------------------------------
+
+
+def _blocks(step: Step, spec: Spec) -> int:
+    """Number of blocks if a step is `[batch, blocks, k] @ [k, n]`, operands as they are stored; else 0."""
+    blocks = step.kept_left[1:]
+    is_plain = step.kept_left[:1] == (BATCH,) and step.left_modes == (*step.kept_left, *step.summed)
+    count = math.prod(spec.shape(blocks))
+    return count if is_plain and not step.shared and 1 < count <= MOST_BLOCKS else 0
+
+
+def _by_blocks(planned: Plan, count: int, x: Any, cores: Sequence[Any], bias: Any, activation: Callable) -> Any:
+    """All steps, the last one with bias and activation block by block."""
+    import tensorflow as tf
+
+    spec, last = planned.spec, planned.steps[-1]
+    size = {**spec.size, BATCH: -1}
+    operands = [ops.reshape(x, (-1, *spec.shape(spec.inputs))), *cores]
+    operands = carry_out(planned.steps[:-1], operands, size, ops)
+    rows = ops.reshape(operands[last.left], (-1, count * math.prod(spec.shape(last.summed))))
+    weights = arrange(operands[last.right], last.right_modes, last.right_groups, size, ops)
+    pairs = zip(tf.split(rows, count, axis=1), tf.split(bias, count), strict=True)
+    return tf.concat([activation(tf.nn.bias_add(tf.matmul(part, weights), b)) for part, b in pairs], axis=1)
+
+
+def _from_blocks(planned: Plan, parts: Sequence[Any], cores: Sequence[Any]) -> Any:
+    """All steps, the first one block by block."""
+    import tensorflow as tf
+
+    spec, (first, *rest) = planned.spec, planned.steps
+    size = {**spec.size, BATCH: -1}
+    weights = arrange(cores[first.right - 1], first.right_modes, first.right_groups, size, ops)
+    result = tf.concat([tf.matmul(part, weights) for part in parts], axis=1)
+    operands = [core for k, core in enumerate(cores) if k != first.right - 1]
+    operands.append(ops.reshape(result, tuple(size[mode] for mode in first.result)))
+    y = carry_out(rest, operands, size, ops)[-1]
+    modes = planned.steps[-1].result
+    return _reshape(arrange(y, modes, ((BATCH,), spec.outputs), size, ops), (-1, spec.out_dim))
+
+
+def _parts(x: Any, count: int) -> list[Any] | None:
+    """The blocks of which a graph puts the rows x together, if they are so many equal ones; x is not read then."""
+    import tensorflow as tf
+
+    width = x.shape[-1]
+    while x.op.type == "Reshape" and x.op.inputs[0].shape[-1:] == [width]:  # leading axes, put on and off again
+        x = x.op.inputs[0]
+    if x.op.type != "ConcatV2" or len(x.shape) != 2:
+        return None
+    *parts, axis = x.op.inputs
+    same = [part.shape[-1] for part in parts] == [width // count] * count
+    return parts if same and tf.get_static_value(axis) in (1, -1) else None
+
+
+@lru_cache(maxsize=256)
+def _is_elementwise(activation: Callable) -> bool:
+    """Whether TensorFlow computes it with nothing but operations on single numbers."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [2, 3])
+        try:
+            y = activation(x)
+        except Exception:  # whatever it needs, it is more than numbers one by one
+            return False
+    operations = graph.get_operations()
+    constants = [op.outputs[0].shape.num_elements() for op in operations if op.type == "Const"]
+    return y.shape == x.shape and all(n == 1 for n in constants) and {op.type for op in operations} <= _ELEMENTWISE
+
+
+# -- where we are -------------------------------------------------------------------------------------------
+
+
+def _is_cpu_graph(xla: bool = False) -> bool:
+    """Whether operations now go into a graph of TensorFlow for a CPU, with or without XLA."""
+    if keras.backend.backend() != "tensorflow" or _has_accelerator():
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    return not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) == xla
+
+
+@cache
+def _has_accelerator() -> bool:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def _reshape(x: Any, shape: tuple[int, ...]) -> Any:
+    return x if len(x.shape) == len(shape) else ops.reshape(x, shape)
