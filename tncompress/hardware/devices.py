@@ -42,8 +42,8 @@ ROWS: tuple[tuple, ...] = (
     _tpu("v5p", 459e12, 918e12, 2765e9, 128, f"{_TPU_DOCS}v5p"),
     _tpu("v6e", 918e12, 1836e12, 1638e9, 256, f"{_TPU_DOCS}v6e"),
     _gpu("t4", (65e12, 8.1e12, 130e12), 320e9, _UNTIL_TURING, f"{_NVIDIA}en-us/data-center/tesla-t4/"),
-    # int8 has no tensor cores in Volta: four times the float32 rate, by dp4a.
-    _gpu("v100", (125e12, 15.7e12, 62.8e12), 900e9, _UNTIL_TURING, f"{_NVIDIA}en-us/data-center/v100/"),
+    # Volta has no tensor cores for int8.
+    _gpu("v100", (125e12, 15.7e12), 900e9, _UNTIL_TURING[:2], f"{_NVIDIA}en-us/data-center/v100/"),
     _gpu("a100", (312e12, 312e12, 156e12, 624e12), 2039e9, _FROM_AMPERE, f"{_NVIDIA}en-us/data-center/a100/"),
     _gpu("l4", (121e12, 121e12, 60e12, 242e12), 300e9, _FROM_AMPERE, f"{_NVIDIA}en-us/data-center/l4/"),
     _gpu("h100", (989e12, 989e12, 494e12, 1979e12), 3350e9, _FROM_AMPERE, f"{_NVIDIA}en-us/data-center/h100/"),

@@ -1,0 +1,1 @@
+"""Layers of others, for the benchmarks to compare with; each is optional."""
