@@ -1,5 +1,6 @@
 """Which network every site gets: one fraction for all, or one budget over all of them."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -135,8 +136,8 @@ def globally(
         pairs: places that are decided together, with their hidden units.
         pivots: low rank may store no identity, see `TNPivoted`.
         elastic: nothing stays whole if it can be low rank, so that all of it can be cut shorter.
-        target: what the model is to run on: ranks and widths fill its tiles, and nothing is taken that it would
-            compute more slowly than what is there.
+        target: what the model is to run on: ranks and widths fill its tiles, and nothing is taken that it is estimated
+            to compute more slowly than what is there, if the budget allows that.
         progress: show a bar.
 
     Raises:
@@ -151,17 +152,20 @@ def globally(
     groups.sort(key=lambda group: order[group[0]])  # so that moments may be streamed
     kernels = sum(map(places.size, places))
     fraction = min(1.0, limit / max(sum(dense.values()), 1e-300)) if limit is not None else 0.0
-    menus = []
+    menus: list[list[Offer]] = []
+    faster: list[list[Offer]] = []
+    estimated = target is not None and not target.is_here  # else it is measured, later
     for group in progress_bar(groups, "Planning", shown=progress):
         members = [places[path] for path in group]
         dims = [place.dims for place in members]
         step = target.step(dims) if target else min(rank_step(pair, (fraction or 0.5) * kernels) for pair in dims)
         menu = _menu(members, forms, pivots, step)
-        if target:
-            menu = _no_slower(menu, group, places, target)
         if elastic:
             menu = [offer for offer in menu if all(map(_has_components, _picked(offer)))] or menu
-        menus.append(pareto([Offer(_price_of(offer, group, places, price), *offer[1:]) for offer in menu]))
+        menus.append(_priced(menu, group, places, price))
+        faster.append(_priced(_no_slower(menu, group, places, target), group, places, price) if estimated else [])
+    if estimated:
+        menus = _if_enough(faster, menus, limit, target)
     if limit is not None:
         smallest = sum(menu[0].cost for menu in menus)
         if smallest > limit:
@@ -188,6 +192,24 @@ def _menu(members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool,
         return offers(last, forms, pivots=pivots, step=step)
     too = any(form.name == low_rank.FORM.name for form in forms)
     return pair_offers(first, last, pivots=pivots, low_rank_too=too, step=step)  # type: ignore[arg-type]
+
+
+def _priced(menu: Sequence[Offer], group: Sequence[str], places: Places, price: Price) -> list[Offer]:
+    return pareto([Offer(_price_of(offer, group, places, price), *offer[1:]) for offer in menu])
+
+
+def _if_enough(
+    faster: list[list[Offer]], menus: list[list[Offer]], limit: float | None, target: Target
+) -> list[list[Offer]]:
+    """The offers that lose no time, if they can meet the budget; else all, with a warning."""
+    if limit is None or sum(menu[0].cost for menu in faster) <= limit:
+        return faster
+    warnings.warn(
+        f"Within this budget some layers are slower on {target.device.name} than dense, by estimate; keep more, "
+        "choose fewer layers, or more tokens at once.",
+        stacklevel=5,
+    )
+    return menus
 
 
 def _no_slower(menu: Sequence[Offer], group: Sequence[str], places: Places, target: Target) -> list[Offer]:

@@ -109,8 +109,8 @@ def replace_dense(
             against the original, see docs/fitting.md. True: on the calibration data; or batches, a thousand inputs do.
             A layer that does no better on held-out batches stays as it was.
         device: what the model is to run on, a name from `tncompress.hardware.device.DEVICES` such as "tpu-v5e", or
-            "this": ranks and widths fill its tiles, and no layer takes more time than it did, by the device's roofline.
-            On this machine every layer is measured too, and left dense if it loses.
+            "this": ranks and widths fill its tiles, and no layer is estimated to take more time than it did, if the
+            budget allows that. On this machine every layer is measured, and left dense if it loses.
         tokens: vectors at once that layers will see there, e.g. 8 texts of 128 tokens; or several such numbers.
         recipe: what to put where, as `report(model).recipe` gives it: a dict, JSON text, or a JSON file. It overrides
             keep, budget, form, include, exclude and embeddings.
