@@ -5,6 +5,7 @@ from keras import ops
 
 from bert_models.config import BertConfig
 from tncompress.layers.dense import TNDense, core_stddev
+from tncompress.layers.fast_paths import keeps_axes
 from tncompress.network.spec import Spec
 
 
@@ -69,7 +70,7 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x):
         # Two axes, not three: only then does TensorFlow on a CPU fuse MatMul, BiasAdd and GELU.
-        rows = ops.reshape(x, (-1, self.config.hidden_size))  # [B*S, H]
+        rows = x if keeps_axes() else ops.reshape(x, (-1, self.config.hidden_size))  # [B*S, H]
         wide = self.intermediate(rows)  # [B*S, F]
         if self.gate is not None:
             wide = ops.multiply(wide, self.gate(rows))

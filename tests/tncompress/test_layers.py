@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from keras import ops
 
+from bert_models import BertConfig, ExpandCondense
+from bert_models.blocks.feed_forward import FeedForward
 from tncompress import FORMS, Spec, TNDense
 from tncompress.forms import expand_condense, low_rank
+from tncompress.layers import fast_paths
 from tncompress.layers.dense import core_stddev
 from tncompress.layers.feed_forward import TNFeedForward
+from tncompress.layers.pivoted import TNPivoted
 
 IN, OUT = 16, 24
 BACKEND = keras.backend.backend()
@@ -345,6 +349,34 @@ def test_feed_forward_parts_must_fit():
     expand, condense = expand_condense.expand(IN, 64, 4, 3), expand_condense.condense(32, IN, 4, 3)
     with pytest.raises(ValueError, match="expand gives 64 features, but condense takes 32"):
         TNFeedForward(expand, condense)
+
+
+@pytest.mark.parametrize("block", ["TNDense", "several axes", "TNFeedForward", "pivoted", "bert_models"])
+def test_the_same_where_leading_axes_are_kept(block, monkeypatch):
+    """As on a TPU: outputs, and shapes that are not known."""
+    entry = keras.Input((None, 48))
+    y = {
+        "TNDense": lambda: TNDense(expand_condense.expand(48, 96, 3, 4), "gelu"),
+        "several axes": lambda: TNDense(low_rank.spec(48, 24, 5), "softmax", out_shape=(4, 6)),
+        "TNFeedForward": lambda: TNFeedForward(
+            expand_condense.expand(48, 96, 3, 4), expand_condense.condense(96, 48, 3, 4)
+        ),
+        "pivoted": lambda: TNPivoted(low_rank.spec(48, 24, 5), "relu"),
+        "bert_models": lambda: FeedForward(
+            BertConfig(hidden_size=48, num_heads=2, feed_forward=ExpandCondense(block_size=12))
+        ),
+    }[block]()(entry)
+    model = keras.Model(entry, y)
+    x = np.random.default_rng(0).normal(size=(2, 5, 48)).astype("float32")
+    expected = ops.convert_to_numpy(model(x))
+    monkeypatch.setattr(fast_paths, "_accelerator", lambda: "tpu")
+    seen = []
+    unflattened = fast_paths.contract_unflattened
+    monkeypatch.setattr(fast_paths, "contract_unflattened", lambda *a: seen.append(a[1].ndim) or unflattened(*a))
+    found = model(x)
+    assert tuple(found.shape) == expected.shape
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+    assert block == "pivoted" or (seen and min(seen) >= 3)
 
 
 # -- other backends --------------------------------------------------------------

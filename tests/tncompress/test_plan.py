@@ -15,6 +15,7 @@ from strategies import arrays, seeded_specs, specs
 
 from tncompress import FORMS, Spec, contract, interop, plan, to_dense
 from tncompress.forms import expand_condense, low_rank
+from tncompress.network.plan import contract_unflattened
 
 ROOT = Path(__file__).parents[2]
 MANY = settings(max_examples=300, deadline=None, derandomize=True)
@@ -35,6 +36,17 @@ def assert_same_map(spec, x, cores, result, dtype=np.float64):
 def test_contract_equals_einsum(spec, batch, seed):
     x, cores = arrays(spec, seed, batch)
     assert_same_map(spec, x, cores, contract(plan(spec), x, cores, np))
+
+
+@MANY
+@given(specs(), st.lists(st.integers(1, 3), max_size=3), seeds)
+def test_unflattened_is_the_same_with_any_leading_axes(spec, lead, seed):
+    batch = int(np.prod(lead))
+    x, cores = arrays(spec, seed, batch)
+    shaped = x.reshape(*lead, *x.shape[1:])
+    found = contract_unflattened(plan(spec, batch), shaped, cores, np.einsum)
+    assert found.shape == (*lead, *spec.shape(spec.outputs))
+    assert_same_map(spec, x, cores, found.reshape(batch, *spec.shape(spec.outputs)))
 
 
 @SOME

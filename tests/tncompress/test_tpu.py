@@ -10,15 +10,12 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from strategies import specs
 
 from tncompress.forms import expand_condense as ec
 from tncompress.forms import low_rank
 from tncompress.hardware import tpu
 from tncompress.hardware.tpu import Encoder, Maps, TPUCompilerError, cycles_in, estimated_cycles
 from tncompress.network.cost import dense_spec
-from tncompress.network.plan import contract, plan
 from tncompress.network.spec import Spec
 
 PYTHON = sys.executable
@@ -181,22 +178,6 @@ def test_the_module_loads_no_jax():
 
 
 # -- with jax: what is compiled ----------------------------------------------------------------------
-
-
-@given(specs())
-@settings(max_examples=15, deadline=None)
-def test_what_is_compiled_is_the_map(spec):
-    """One einsum a step, and leading axes kept: the same as reshape and matmul."""
-    jnp = pytest.importorskip("jax.numpy")
-    from tncompress.hardware.tpu_compiler import contract_in_place
-
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(2, 3, *spec.shape(spec.inputs)))
-    cores = [generator.normal(size=shape) / np.sqrt(np.prod(shape)) for shape in spec.core_shapes]
-    expected = contract(plan(spec, 6), x.reshape(6, *x.shape[2:]), cores, np)
-    found = contract_in_place(plan(spec, 6), jnp.asarray(x), [jnp.asarray(core) for core in cores])
-    assert found.shape == (2, 3, *spec.shape(spec.outputs))
-    assert np.allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_encoder_is_bert():

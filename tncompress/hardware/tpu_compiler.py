@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from tncompress.hardware.tpu import cycles_in
-from tncompress.network.plan import BATCH, Plan, plan
+from tncompress.network.plan import contract_unflattened, plan
 from tncompress.network.spec import Spec
 
 DTYPE = jnp.bfloat16
@@ -118,40 +118,11 @@ def layer_norm(x: Any, params: Any) -> Any:
 def linear(spec: Spec, x: Any, params: Any) -> Any:
     """A map with its bias, on the last axis of x."""
     lead = x.shape[:-1]
-    y = contract_in_place(plan(spec, int(np.prod(lead))), x.reshape(*lead, *spec.shape(spec.inputs)), params["cores"])
+    planned, x = plan(spec, int(np.prod(lead))), x.reshape(*lead, *spec.shape(spec.inputs))
+    y = contract_unflattened(planned, x, params["cores"], jnp.einsum)
     return y.reshape(*lead, spec.out_dim) + params["bias"]
 
 
 def map_shapes(spec: Spec) -> Shapes:
     """Shapes of the parameters of `linear`."""
     return {"cores": [array(*shape) for shape in spec.core_shapes], "bias": array(spec.out_dim)}
-
-
-def contract_in_place(planned: Plan, x: Any, cores: list[Any]) -> Any:
-    """The steps of a plan with one einsum each: x `[..., *input modes]` -> `[..., *output modes]`.
-
-    Neither the leading axes nor the modes are flattened for a step. On a TPU the last two axes of an array are tiled,
-    so that `[batch, tokens, blocks, size]` as `[batch x tokens x blocks, size]` is a copy: flattened, TN-BERT's
-    feed-forward took 2.5 times as many estimated cycles, and low rank in all projections made an encoder slower.
-    """
-    letters = {mode: chr(ord("a") + k) for k, mode in enumerate(planned.spec.size)} | {BATCH: "..."}
-
-    def written(modes: tuple[str, ...]) -> str:
-        return "".join(letters[mode] for mode in modes)
-
-    operands = [x, *cores]
-    for k, step in enumerate(planned.steps):
-        last = k == len(planned.steps) - 1
-        result = (BATCH, *planned.spec.outputs) if last else step.result
-        equation = f"{written(step.left_modes)},{written(step.right_modes)}->{written(result)}"
-        made = jnp.einsum(equation, operands[step.left], operands[step.right])
-        operands = [o for i, o in enumerate(operands) if i not in (step.left, step.right)] + [made]
-    return operands[0]
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}))
-        raise

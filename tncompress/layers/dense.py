@@ -114,11 +114,13 @@ class TNDense(keras.layers.Layer):
 
     def call(self, inputs, training=None):  # named as in Dense, which may be called by keyword
         is_flat = len(inputs.shape) == 2 and len(self.in_shape) == len(self.out_shape) == 1
-        x = inputs if is_flat else ops.reshape(inputs, (-1, self.spec.in_dim))  # [batch, in_dim]
+        lead = ops.shape(inputs)[: -len(self.in_shape)]
+        rows = lead if fast_paths.keeps_axes() else (-1,)
+        x = inputs if is_flat else ops.reshape(inputs, (*rows, self.spec.in_dim))  # [batch, in_dim]
         fused = fast_paths.fuses(self.activation, training)
         y = self.mapped(x, self.activation if fused else None)  # [batch, out_dim]
         if not is_flat:
-            y = ops.reshape(y, (*ops.shape(inputs)[: -len(self.in_shape)], *self.out_shape))
+            y = ops.reshape(y, (*lead, *self.out_shape))
         if fused or self.activation is None:
             return y
         return (recomputed(self.activation) if training else self.activation)(y)

@@ -18,7 +18,7 @@ from keras import ops
 
 from tncompress.hardware.machine import VARIABLE, known_machine
 from tncompress.hardware.roofline import fastest
-from tncompress.network.plan import Plan, arrange, carry_out, contract, plan
+from tncompress.network.plan import Plan, arrange, carry_out, contract, contract_unflattened, plan
 from tncompress.network.spec import Spec
 from tncompress.network.steps import BATCH, Step
 
@@ -49,12 +49,12 @@ def dense(spec: Spec, x: Any, cores: Sequence[Any], bias: Any = None, activation
 
     Args:
         spec: the network of W.
-        x: rows.
+        x: rows; where `keeps_axes` says so, with any leading axes.
         cores: of the network.
         bias: `[out_dim]`, or None.
         activation: None, or one that `fuses`.
     """
-    planned = network_plan(spec, x.shape[0])
+    planned = network_plan(spec, _vectors(x))
     if activation is not None and bias is not None and (x.shape[0] or DEFAULT_TOKENS) >= FEWEST_ROWS:
         count = _blocks(planned.steps[-1], spec)
         if count and planned.steps[-1].result == (BATCH, *spec.outputs):
@@ -72,9 +72,24 @@ def fuses(activation: Callable | None, training: Any) -> bool:
     return _is_elementwise(activation)
 
 
+def _vectors(x: Any) -> int | None:
+    """How many there are, if that is known."""
+    lead = x.shape[:-1]
+    return None if any(size is None for size in lead) else math.prod(lead)
+
+
+def keeps_axes() -> bool:
+    """Whether leading axes are best left as they are, see `contract_unflattened`."""
+    return _accelerator() == "tpu"
+
+
 def _mapped(planned: Plan, x: Any, cores: Sequence[Any]) -> Any:
     """`x W` by the plan: `[batch, in_dim]` -> `[batch, out_dim]`."""
     spec, rows = planned.spec, x.shape[0]
+    if keeps_axes():
+        lead = ops.shape(x)[:-1]
+        y = contract_unflattened(planned, ops.reshape(x, (*lead, *spec.shape(spec.inputs))), cores, ops.einsum)
+        return ops.reshape(y, (*lead, spec.out_dim))
     if rows == 1 and _is_cpu_graph(xla=True):
         return _mapped(planned, ops.concatenate([x, x]), cores)[:1]
     count = _blocks(planned.steps[0], spec) if _is_cpu_graph() else 0
@@ -169,22 +184,25 @@ def _is_cpu_graph(xla: bool = False) -> bool:
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) == xla
 
 
-@cache
 def _has_accelerator() -> bool:
+    return _accelerator() != "cpu"
+
+
+@cache
+def _accelerator() -> str:
+    """What arrays are on: "cpu", "gpu" or "tpu"."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+        return next((kind.lower() for kind in ("TPU", "GPU") if tf.config.list_physical_devices(kind)), "cpu")
     if backend == "jax":
         import jax
 
-        return jax.default_backend() != "cpu"
-    if backend == "torch":
-        import torch
+        return jax.default_backend()
+    import torch
 
-        return torch.cuda.is_available()
-    return False
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def _reshape(x: Any, shape: tuple[int, ...]) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import keras
 
 from tncompress.layers.dense import TNDense
+from tncompress.layers.fast_paths import keeps_axes
 from tncompress.network.spec import Spec
 
 
@@ -58,7 +59,7 @@ class TNFeedForward(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         # Two axes: where the lengths are not known, the shape of the hidden units would have to be read from them.
-        rows = keras.ops.reshape(inputs, (-1, self.expand.spec.in_dim))
+        rows = inputs if keeps_axes() else keras.ops.reshape(inputs, (-1, self.expand.spec.in_dim))
         hidden = self.dropout(self.expand(rows, training=training), training=training)
         return keras.ops.reshape(self.condense(hidden), (*keras.ops.shape(inputs)[:-1], self.condense.spec.out_dim))
 
