@@ -8,6 +8,7 @@ import scipy.linalg
 from oracles import output_error, svd_tail
 
 from tncompress import FORMS, Moments, fit, to_dense
+from tncompress.fitting import problem
 from tncompress.fitting.als import als, random_cores
 from tncompress.forms import expand_condense, low_rank
 
@@ -161,3 +162,21 @@ def test_wide_kernels_need_no_eigenvectors_of_the_outputs(monkeypatch):
     for matrix, moments in ((kernel, with_gradients(x, g)), (kernel.T, with_gradients(g, x))):
         fit(matrix, low_rank.spec(*matrix.shape, 3), moments, form="low_rank")
     assert set(sizes) == {6}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-60])
+@pytest.mark.parametrize("large", [False, True])
+def test_squared_errors_are_the_traces(large, scale, monkeypatch):
+    """Of large kernels by float32, also where an objective's gradients are smaller than float32 can say."""
+    if large:
+        monkeypatch.setattr(problem, "LARGE", 1)
+    rng = np.random.default_rng(0)
+    difference = rng.normal(size=(30, 20)) * 1e-3
+    metric, out = (a @ a.T * s for a, s in ((rng.normal(size=(30, 9)), 1.0), (rng.normal(size=(20, 7)), scale)))
+    found = problem.squared_errors(difference, [None, metric], out)
+    for (plain, weighted), inner in zip(found, (np.eye(30), metric), strict=True):
+        assert plain == pytest.approx(np.trace(difference.T @ inner @ difference), rel=1e-5 if large else 1e-12)
+        assert weighted == pytest.approx(
+            np.trace(difference.T @ inner @ difference @ out), rel=1e-5 if large else 1e-12
+        )
+    assert problem.squared_errors(0 * difference, [metric], out) == [(0.0, 0.0)]

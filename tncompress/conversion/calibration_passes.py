@@ -20,6 +20,7 @@ from tncompress.fitting.moments import Gathering, Moments, Spread
 HELD_OUT_EVERY = 100  # rows: so few that the moments hardly miss them
 HELD_OUT_VECTORS = 1000  # of a layer, at least where there are so many, and at most twice as many
 SLICE_BYTES = 48e6  # that a model's dense layers make in one pass with gradients; about four times as much is kept
+SLICE = 1 / 14  # of a large model's own bytes, instead
 
 Layers = Mapping[str, keras.layers.Layer]
 
@@ -145,7 +146,7 @@ class Backward:
         self.spreads: list[Spread] = []
         # A kernel makes about so many numbers as its matrix has rows or columns.
         made = sum(math.sqrt(math.prod(weight.shape)) for weight in model.weights if len(weight.shape) > 1)
-        self._most = SLICE_BYTES / 4 / max(made, 1)  # vectors
+        self._most = max(SLICE_BYTES, SLICE * 4 * model.count_params()) / 4 / max(made, 1)  # vectors
         self._vectors: float | None = None  # of the busiest layer, for each number in the inputs; None: not known
 
     def run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
