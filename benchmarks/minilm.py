@@ -40,7 +40,7 @@ def embeddings(encoder, tokenizer, sentences: list[str]) -> np.ndarray:
 
 
 def sentence_embedding(outputs, batch):
-    """What shall stay the same: the mean of the last hidden states over the tokens, of length one, `[batch, hidden]`."""
+    """What shall stay the same: the mean of the last hidden states over tokens, of length one, `[batch, hidden]`."""
     from keras import ops
 
     counts = ops.cast(batch["input_mask"], "float32")[..., None]  # [batch, tokens, 1]

@@ -14,6 +14,7 @@ from importlib import import_module
 __all__ = [
     "LAMB",
     "PRESETS",
+    "TASKS",
     "AdamW",
     "BertConfig",
     "DenseMaps",
@@ -29,19 +30,23 @@ __all__ = [
     "build",
     "build_encoder",
     "embed",
+    "evaluate",
     "export",
     "export_huggingface",
     "export_preprocessor",
+    "finetune",
     "flops_per_token",
     "load",
     "load_mlm",
     "load_tokenizer",
     "param_counts",
+    "pretrain",
 ]
 
 _HOMES = {
     "LAMB": "training.optimizers",
     "PRESETS": "presets",
+    "TASKS": "finetuning.tasks",
     "AdamW": "training.optimizers",
     "BertConfig": "config",
     "DenseMaps": "kinds",
@@ -57,14 +62,17 @@ _HOMES = {
     "build": "encoder",
     "build_encoder": "encoder",
     "embed": "sentence_embeddings",
+    "evaluate": "finetuning.evaluation",
     "export": "hub_export",
     "export_huggingface": "checkpoints.huggingface_export",
     "export_preprocessor": "text.export",
+    "finetune": "finetuning.finetune",
     "flops_per_token": "counts",
     "load": "checkpoints.loading",
     "load_mlm": "checkpoints.loading",
     "load_tokenizer": "text.tokenize",
     "param_counts": "counts",
+    "pretrain": "pretraining.loop",
 }
 
 
@@ -84,6 +92,7 @@ def __dir__() -> list[str]:
 if "keras" in sys.modules:
     # Saved encoders name our classes; Keras finds them once they are registered.
     import bert_models.encoder
+    import bert_models.finetuning.heads
     import bert_models.heads
     import bert_models.text.preprocessor
     import bert_models.training.optimizers

@@ -52,7 +52,7 @@ def embed(
     check_sentences(sentences)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    _check_pair(encoder, tokenizer)
+    check_pair(encoder, tokenizer)
     order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rows = [
@@ -64,7 +64,7 @@ def embed(
     return vectors
 
 
-def _check_pair(encoder: "keras.Model", tokenizer: Tokenizer) -> None:
+def check_pair(encoder: "keras.Model", tokenizer: Tokenizer) -> None:
     config = getattr(encoder, "config", None)
     if isinstance(config, BertConfig) and tokenizer.vocab_size > config.vocab_size:
         raise ValueError(

@@ -43,7 +43,8 @@ def compiled_cycles(made: Program, sharding: Any) -> int:
     def placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
-    return cycles_in(jax.jit(function).lower(*jax.tree.map(placed, shapes)).compile().as_text())
+    compiled = jax.jit(function).lower(*jax.tree.map(placed, shapes)).compile()
+    return cycles_in(compiled.as_text() or "")
 
 
 def array(*shape: int, dtype: Any = DTYPE) -> jax.ShapeDtypeStruct:

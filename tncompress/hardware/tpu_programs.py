@@ -53,7 +53,7 @@ class Encoder:
     def dense(cls, hidden: int, width: int, *, heads: int, layers: int, batch: int, tokens: int) -> "Encoder":
         """An encoder as it is before compression."""
         attention, pair = dense_spec(hidden, hidden), (dense_spec(hidden, width), dense_spec(width, hidden))
-        return cls((attention,) * 4, pair, heads, layers, batch, tokens)
+        return cls((attention, attention, attention, attention), pair, heads, layers, batch, tokens)
 
     def with_maps(self, attention: Spec | None = None, feed_forward: tuple[Spec, Spec] | None = None) -> "Encoder":
         """With other maps: one for all four projections, and a pair."""

@@ -49,6 +49,7 @@ class Option:
     @property
     def spec(self) -> Spec:
         """The network, where one map was tuned."""
+        assert isinstance(self.program, tpu.Maps), "an encoder has several"
         return self.program.specs[0]
 
     @property
@@ -86,8 +87,11 @@ class Tuning:
             speedup = f"{option.speedup(self.dense):.2f}"
             rows.append((option.form, option.sizes, f"{option.num_params:,}", option.estimate, speedup))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        aligns = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust)
-        lines = ("  ".join(align(*cell) for align, *cell in zip(aligns, row, widths, strict=True)) for row in rows)
+        lines = []
+        for row in rows:
+            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+            cells[:2] = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+            lines.append("  ".join(cells))
         return "\n".join([self.title, *lines])
 
 

@@ -1,0 +1,1 @@
+"""Fine-tuning on GLUE and SQuAD, and their official metrics."""

@@ -1,0 +1,152 @@
+"""Checkpoints and learning curves: whole, complete, and refused where they do not belong."""
+
+import resource
+import signal
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_models.training import curve
+from bert_models.training.checkpointing import newest_checkpoint, restore_checkpoint, save_checkpoint
+from bert_models.training.optimizers import LAMB
+
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+Y = X[:, :2] - X[:, 1:]
+
+
+def model(units=2, optimizer=None, hidden=16, seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((3,)), keras.layers.Dense(hidden), keras.layers.Dropout(0.5), keras.layers.Dense(units)]
+    made = keras.Sequential(layers)
+    made.compile(optimizer or LAMB(0.01), "mse")
+    made.optimizer.build(made.trainable_variables)
+    return made
+
+
+def state(made):
+    variables = [*made.variables, *made.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v.value) for v in variables]
+
+
+def train(made, steps):
+    return [float(made.train_on_batch(X, Y)) for _ in range(steps)]
+
+
+def test_goes_on_as_if_never_stopped(tmp_path):
+    whole = model()
+    expected = train(whole, 6)
+    first = model()
+    train(first, 3)
+    file = save_checkpoint(tmp_path, 3, first)
+    second = model(seed=9)  # other weights, another state of dropout
+    assert restore_checkpoint(file, second) == 3
+    assert train(second, 3) == expected[3:]
+    for a, b in zip(state(whole), state(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_keeps_the_newest_and_removes_what_a_killed_process_left(tmp_path):
+    made = model()
+    (tmp_path / "checkpoint-00000001.safetensors.part").write_text("half")
+    for step in (5, 10, 100):
+        save_checkpoint(tmp_path, step, made, keep=2)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [
+        "checkpoint-00000010.safetensors",
+        "checkpoint-00000100.safetensors",
+    ]
+    assert newest_checkpoint(tmp_path).name == "checkpoint-00000100.safetensors"
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_disk_full_leaves_the_old_one_whole(tmp_path):
+    small = model()
+    old = save_checkpoint(tmp_path, 1, small)
+    content = old.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))  # the system refuses to write more
+    try:
+        with pytest.raises(OSError, match=r"step 2, .* could not be written .*checkpoint-00000001\.\w+ is whole"):
+            save_checkpoint(tmp_path, 2, small)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [file.name for file in tmp_path.iterdir()] == [old.name]
+    assert old.read_bytes() == content
+    assert restore_checkpoint(old, model(seed=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "message"),
+    [
+        (
+            lambda: model(units=4),
+            {"batch": 8},
+            r"another model: it has .*kernel \[16, 2\] where this one has .*\[16, 4\]",
+        ),
+        (lambda: model(optimizer=keras.optimizers.SGD(0.1)), {"batch": 8}, "is of another model: it has"),
+        (model, {"batch": 16}, "trained with batch=8, now it is 16: go on with the same, or give another folder"),
+        (model, {}, "trained with batch=8, now it is None"),
+    ],
+)
+def test_refuses_what_does_not_belong(tmp_path, other, settings, message):
+    file = save_checkpoint(tmp_path, 1, model(), {"batch": 8})
+    given_model = other()
+    before = state(given_model)
+    with pytest.raises(ValueError, match=message):
+        restore_checkpoint(file, given_model, settings)
+    for a, b in zip(before, state(given_model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_refuses_a_damaged_file_and_one_of_something_else(tmp_path):
+    file = save_checkpoint(tmp_path, 1, model())
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"is damaged .* remove it to go on from the checkpoint before it"):
+        restore_checkpoint(file, model())
+    from safetensors.numpy import save_file
+
+    save_file({"a": X}, file)
+    with pytest.raises(ValueError, match="is no checkpoint of training in format 1"):
+        restore_checkpoint(file, model())
+
+
+def test_values_that_are_not_finite_are_not_saved(tmp_path):
+    made = model()
+    save_checkpoint(tmp_path, 1, made)
+    made.layers[0].bias.assign(np.full(16, np.nan, "float32"))
+    with pytest.raises(FloatingPointError, match=r"bias holds values that are not finite at step 2, .* lower the"):
+        save_checkpoint(tmp_path, 2, made)
+    assert newest_checkpoint(tmp_path).name == "checkpoint-00000001.safetensors"
+
+
+def test_teacher_is_left_out(tmp_path):
+    student, teacher = model(), model(hidden=64)
+    both = keras.Sequential([keras.Input((3,)), student, keras.layers.Dense(3), teacher])
+    teacher.trainable = False
+    both.compile(LAMB(0.01), "mse")
+    both.optimizer.build(both.trainable_variables)
+    small = save_checkpoint(tmp_path, 1, both, without=[teacher]).stat().st_size
+    assert save_checkpoint(tmp_path, 2, both).stat().st_size - small > 4 * teacher.count_params()
+
+
+@given(st.lists(st.integers(0, 50), unique=True), st.integers(0, 50), st.integers(0, 40))
+def test_curve_trims_to_a_step_whatever_was_cut_off(tmp_path_factory, steps, last, cut):
+    file = tmp_path_factory.mktemp("curve") / "curve.jsonl"
+    for step in steps:
+        curve.append(file, {"step": step, "loss": float("nan") if step % 3 == 0 else step / 7})
+    if steps:
+        whole = file.read_text()
+        file.write_text(whole[: len(whole) - min(cut, len(whole.splitlines()[-1]))] if cut else whole)
+    kept = steps[:-1] if steps and cut else steps
+    curve.trim(file, last)
+    assert [row["step"] for row in curve.read(file)] == [step for step in kept if step <= last]
+
+
+def test_curve_says_which_line_is_damaged(tmp_path):
+    (tmp_path / "c").write_text('{"step": 1}\n{"step"}\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"c, line 2: a JSON object with a step was expected, got '\{\"step\"\}'"):
+        curve.read(tmp_path / "c")
