@@ -79,6 +79,7 @@ tests.pretrain(tests.encoder(), place / "pairs", place / "killed", tests.RECIPE,
 """
 
 
+@pytest.mark.slow
 def test_resumed_after_kill_9_as_without_it(data):
     whole = pretrain(encoder(), data / "pairs", data / "whole", RECIPE, every=1, held_out=data / "pairs")
     # The process is killed without a warning, wherever it is, once some lines are written.

@@ -75,6 +75,7 @@ def test_losses_and_metrics_equal_numpy(next_sentence, label_share):
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "optimizer"), [("mixed_bfloat16", LAMB), ("mixed_float16", AdamW)])
 def test_mixed_precision_steps_as_float32(dtype, optimizer):
     losses = {}
