@@ -214,9 +214,29 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_activations_of_single_numbers_are_known(name):
-    assert fast_paths._is_elementwise(ELEMENTWISE[name])
+    assert fast_paths.is_elementwise(ELEMENTWISE[name])
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_and_told_from_others(name):
-    assert not fast_paths._is_elementwise(OTHERS[name])
+    assert not fast_paths.is_elementwise(OTHERS[name])
+
+
+@pytest.mark.parametrize("activation", ["layer", "width", "variable"])
+def test_activations_that_are_no_function_of_single_numbers(activation):
+    """They see all features at once, in graphs too."""
+    slope = tf.Variable(2.0)
+    given = {
+        "layer": keras.layers.PReLU(),
+        "width": lambda x: x * x.shape[-1],
+        "variable": lambda x: x * tf.sigmoid(slope * x),
+    }[activation]
+    layer = feed_forward(activation=given)
+    x = rows(70, 12)
+    np.testing.assert_allclose(tf.function(layer)(x), layer(x), atol=1e-4)
+    assert layer.expand(x).shape == (70, 24)
+
+
+def test_constants_that_a_graph_captures():
+    layer, x = feed_forward().condense, rows(70, 24)
+    np.testing.assert_allclose(tf.function(lambda: layer(x))(), layer(x), atol=1e-5)

@@ -192,10 +192,39 @@ def test_memory_goes_to_what_saves_most_time_for_it(monkeypatch):
     assert folded(small - 1) == []
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Wrap(keras.layers.Layer):
+    """Builds what it holds while it is called for the first time."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = TNFolded(low_rank.spec(16, 8, 2))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_built_inside_a_symbolic_call():
+    model = keras.Sequential([keras.Input((16,)), Wrap()])
+    inner, x = model.layers[0].inner, inputs(3, 16)
+    np.testing.assert_allclose(numbers(model, x), x @ inner.to_dense(), atol=1e-5)
+
+
+def test_weights_of_another_layer_change_nothing(always):
+    layer = fold(network()).layers[0]
+    before = layer.to_dense()
+    with pytest.raises(ValueError, match=r"its weights have the shapes .* those to load"):
+        layer.load_own_variables({"0": np.ones((2, 2), "float32")})
+    np.testing.assert_array_equal(layer.to_dense(), before)
+    layer.cores[0].assign(ops.convert_to_numpy(layer.cores[0]) * 2)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), 2 * before, rtol=1e-4, atol=1e-4)
+
+
 def test_half_precision(always):
     model = network(dtype="mixed_bfloat16")
     folded = fold(model)
-    assert folded.layers[0].kernel.dtype == "float32"
+    assert keras.backend.standardize_dtype(folded.layers[0].kernel.dtype) == "float32"
+    assert fold(network(dtype="float64"), memory=1).count_params() == network().count_params()
     left, right = (np.asarray(ops.convert_to_numpy(ops.cast(m(inputs(2, 3, 24)), "float32"))) for m in (model, folded))
     np.testing.assert_allclose(left, right, atol=2e-2 * np.abs(left).max())
 

@@ -95,7 +95,8 @@ def test_a_latency_budget_is_of_the_device(fraction, name):
 def test_a_layer_that_loses_stays_dense_and_the_others_meet_the_budget(measured, tmp_path):
     losers, asked = measured
     losers.add("to_1024")
-    small = replace_dense(model(), 0.5, device="this", tokens=(8, 64))
+    with pytest.warns(UserWarning, match="1 of 3 layers stay dense, because they are slower here"):
+        small = replace_dense(model(), 0.5, device="this", tokens=(8, 64))
     found = report(small)
     rows = {row.layer: row for row in found.rows}
     assert rows["to_1024"].reason == "slower than dense here: 2 ms against 1 ms"
@@ -112,8 +113,28 @@ def test_a_layer_that_loses_stays_dense_and_the_others_meet_the_budget(measured,
 def test_all_of_a_model_counts_where_a_layer_stays_dense(measured):
     measured[0].add("to_1024")
     limit = 800_000
-    small = replace_dense(model(), budget=Budget(params=limit), device="this")
+    with pytest.warns(UserWarning, match="1 of 3 layers stay dense"):
+        small = replace_dense(model(), budget=Budget(params=limit), device="this")
     assert 0.98 * limit < small.count_params() <= limit
+
+
+def test_a_budget_that_cannot_be_met_without_a_layer_says_so(measured):
+    measured[0].add("to_1024")
+    with pytest.raises(ValueError, match=r"make a model of .* \(1 of 3 layers stay dense, because they are slower"):
+        replace_dense(model(), budget=Budget(params=530_000), device="this")
+
+
+def test_elastic_on_another_device():
+    small = replace_dense(model((64, 128, 64)), 0.5, device="tpu-v5e", elastic=True)
+    assert report(small).keep <= 0.5
+
+
+def test_other_forms_fill_tiles():
+    small = replace_dense(model((512, 1024, 512)), 0.3, form=["tt_matrix", "kronecker"], device="tpu-v5e", tokens=8192)
+    for config in report(small).recipe.values():
+        spec = choice_from_config(config).spec
+        ranks = [spec.size[bond] for bond in spec.bonds]
+        assert all(rank % 128 == 0 or bin(rank).count("1") <= 2 for rank in ranks)
 
 
 def test_nothing_to_win(measured):

@@ -78,6 +78,20 @@ def test_a_graph_holds_the_input_alone():
     assert forward.outputs[0].op not in {i.op for i in backward.inputs}
 
 
+@ON_TENSORFLOW
+def test_not_what_is_another_function_the_second_time():
+    import tensorflow as tf
+
+    weight = tf.Variable(2.0)
+    for activation in (
+        lambda x: x * weight,
+        lambda x: x * tf.random.uniform(tf.shape(x)),
+        lambda x: tf.numpy_function(np.tanh, [x], tf.float32),
+        keras.layers.PReLU(),
+    ):
+        assert recomputed(activation) is activation
+
+
 def test_only_where_it_saves_something():
     for name in (None, "relu", "tanh", "sigmoid", "softmax"):
         activation = keras.activations.get(name)

@@ -1,5 +1,6 @@
 """Networks timed against the dense layers that they would replace, here and now; those that lose are left dense."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -42,17 +43,24 @@ def settled(
     Raises:
         ValueError: if no layer is left.
     """
+    asked = sum(not site.reason for site in sites)
     sites, measured = list(sites), {}
     while True:
         chosen = {site.path for site in sites if not site.reason}
         left = [pair for pair in pairs if pair.second in chosen]
-        plan = plan_for([site for site in sites if site.path in chosen], left)
+        dense = f"{asked - len(chosen)} of {asked} layers stay dense, because they are slower here as networks"
+        try:
+            plan = plan_for([site for site in sites if site.path in chosen], left)
+        except ValueError as error:
+            raise ValueError(f"{error} ({dense}.)" if len(chosen) < asked else str(error)) from None
         times = timed(model, plan.choices, tokens, progress)
         measured |= times
         together = [(*pair.first, pair.second) for pair in left]
         alone = [(path,) for path in times if not any(path in group for group in together)]
         lost = slower(times, [*together, *alone])
         if not lost:
+            if len(chosen) < asked:
+                warnings.warn(f"{dense}; the budget holds for the others. The report has the times.", stacklevel=4)
             return plan, measured, sites
         sites = [replace(site, reason=lost.get(site.path, site.reason)) for site in sites]
         if chosen <= lost.keys():

@@ -213,9 +213,9 @@ def _if_enough(
 
 
 def _no_slower(menu: Sequence[Offer], group: Sequence[str], places: Places, target: Target) -> list[Offer]:
-    """Without the offers that would take more time than what is there; that is always among them."""
+    """Without the offers that would take more time than what is there; all, if these are all there are."""
     now = sum(target.seconds(None, places.dims(path), places.is_table(path)) for path in group)
-    return [offer for offer in menu if _price_of(offer, group, places, target.seconds) <= now]
+    return [offer for offer in menu if _price_of(offer, group, places, target.seconds) <= now] or list(menu)
 
 
 def _has_components(choice: Choice | Bands | None) -> bool:

@@ -1,6 +1,7 @@
 """What a place of a model can be at each size, and what that would lose: the offers of a knapsack."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from tncompress.fitting.knapsack import Offer, pareto
 from tncompress.fitting.place import Place, Table
 from tncompress.fitting.problem import squared_error
 from tncompress.forms import Form, low_rank
-from tncompress.hardware.aligned import aligned_ranks
+from tncompress.hardware.aligned import aligned, aligned_ranks
 from tncompress.linalg import psd_root
 from tncompress.network.spec import Spec
 
@@ -73,7 +74,7 @@ def offers(place: Place, forms: Sequence[Form], *, pivots: bool = True, step: in
         if form.name == low_rank.FORM.name:
             found += low_ranks(in_dim, out_dim, spectrum(place) * place.unit, pivots, step)
         else:
-            found += _others(place, form)
+            found += _others(place, form, step)
     return pareto([offer for offer in found if offer.cost < in_dim * out_dim or offer.what is None])
 
 
@@ -119,13 +120,15 @@ def energies_of(seen: np.ndarray, metric: np.ndarray | None) -> np.ndarray:
     return np.clip(np.linalg.eigvalsh(gram)[::-1], 0.0, None)
 
 
-def _others(place: Place, form: Form) -> Iterable[Offer]:
+def _others(place: Place, form: Form, step: int) -> Iterable[Offer]:
     in_dim, out_dim = place.kernel.shape
     inputs, outputs = place.metrics
     energy = squared_error(place.kernel.astype(np.float64), 0.0, inputs, outputs) * place.unit
     seen: set[Spec] = set()
     for fraction in FRACTIONS[1:]:
         for choice in near_budget(form, in_dim, out_dim, int(fraction * in_dim * out_dim)):
+            if step > STEP:  # a device's tile
+                choice = replace(choice, spec=aligned(choice.spec, step))
             if choice.spec not in seen:
                 seen.add(choice.spec)
                 error = quick_error(place.kernel, choice.spec, form, inputs, outputs)

@@ -58,7 +58,7 @@ class Device:
         return dtype
 
 
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 DEVICES = {row[0]: Device(*row) for row in ROWS}
 

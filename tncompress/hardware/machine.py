@@ -61,7 +61,7 @@ def this_machine(remeasure: bool = False) -> Device:
 
 def cache_file() -> Path:
     """Where measurements are kept: in XDG_CACHE_HOME, or the user's folder for caches."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache")
     return Path(folder) / "tncompress" / "machine.json"
 
 
@@ -69,7 +69,11 @@ def _key() -> str:
     threads = ",".join(os.environ.get(name, "") for name in _THREADS)
     packages = ["numpy", *(["tensorflow"] if "tensorflow" in sys.modules else [])]
     versions = " ".join(f"{name} {version(name)}" for name in packages)
-    return f"{_processor()}, {os.cpu_count()} cores, threads {threads}, {versions}"
+    return f"{_processor()}, {_cores()} cores, threads {threads}, {versions}"
+
+
+def _cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:
@@ -102,9 +106,10 @@ def _overhead() -> float:
             x = tf.matmul(x, x)
         return x
 
-    x = tf.zeros((8, 8))
-    calls = {n: tf.function(lambda x, n=n: chain(x, n)).get_concrete_function(x) for n in (1, 101)}
-    return max(1e-7, (_seconds(lambda: calls[101](x)) - _seconds(lambda: calls[1](x))) / 100)
+    with tf.init_scope():  # not in a graph that is being traced
+        x = tf.zeros((8, 8))
+        calls = {n: tf.function(lambda x, n=n: chain(x, n)).get_concrete_function(x) for n in (1, 101)}
+        return max(1e-7, (_seconds(lambda: calls[101](x)) - _seconds(lambda: calls[1](x))) / 100)
 
 
 def _seconds(work: Callable[[], object]) -> float:

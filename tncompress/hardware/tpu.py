@@ -187,7 +187,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 def _folder() -> Path:
     """The user's cache folder, or a temporary one where that cannot be written."""
-    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tncompress"
+    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache")) / "tncompress"
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         if os.access(wanted, os.W_OK):

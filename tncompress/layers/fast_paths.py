@@ -38,7 +38,8 @@ _ELEMENTWISE = {
 
 def network_plan(spec: Spec, tokens: int | None) -> Plan:
     """The plan for a layer that sees so many vectors at once, by what is known of this machine; nothing is measured."""
-    tokens = 1 << round(math.log2(max(tokens or DEFAULT_TOKENS, 1)))  # one plan for all nearly equal numbers
+    tokens = tokens if isinstance(tokens, int) and tokens > 0 else DEFAULT_TOKENS
+    tokens = 1 << round(math.log2(tokens))  # one plan for all nearly equal numbers
     if _has_accelerator() and not os.environ.get(VARIABLE):
         return plan(spec, tokens)
     return fastest(spec, tokens, known_machine()).plan
@@ -67,15 +68,13 @@ def dense(spec: Spec, x: Any, cores: Sequence[Any], bias: Any = None, activation
 
 def fuses(activation: Callable | None, training: Any) -> bool:
     """Whether bias and activation are best applied to the rows of the last matmul, before these get another shape."""
-    if activation is None or training or not _is_cpu_graph():
-        return False
-    return _is_elementwise(activation)
+    return activation is not None and not training and _is_cpu_graph() and is_elementwise(activation)
 
 
 def _vectors(x: Any) -> int | None:
     """How many there are, if that is known."""
     lead = x.shape[:-1]
-    return None if any(size is None for size in lead) else math.prod(lead)
+    return math.prod(lead) if all(isinstance(size, int) for size in lead) else None  # exports have symbols
 
 
 def keeps_axes() -> bool:
@@ -144,6 +143,8 @@ def _parts(x: Any, count: int) -> list[Any] | None:
     """The blocks of which a graph puts the rows x together, if they are so many equal ones; x is not read then."""
     import tensorflow as tf
 
+    if not tf.is_symbolic_tensor(x):  # a constant that the graph captures
+        return None
     width = x.shape[-1]
     while x.op.type == "Reshape" and x.op.inputs[0].shape[-1:] == [width]:  # leading axes, put on and off again
         x = x.op.inputs[0]
@@ -155,20 +156,32 @@ def _parts(x: Any, count: int) -> list[Any] | None:
 
 
 @lru_cache(maxsize=256)
-def _is_elementwise(activation: Callable) -> bool:
-    """Whether TensorFlow computes it with nothing but operations on single numbers."""
+def is_elementwise(activation: Callable) -> bool:
+    """Whether TensorFlow computes it with nothing but operations on single numbers, the same for all shapes."""
+    if isinstance(activation, keras.layers.Layer):  # it may have weights, and be of one shape
+        return False
+    small, large = (_operations(activation, shape) for shape in ((2, 3), (5, 7)))
+    return small is not None and small == large and {name for name, _ in small} <= _ELEMENTWISE
+
+
+def _operations(activation: Callable, shape: tuple[int, int]) -> list[tuple[str, Any]] | None:
+    """What a graph of it holds, with the numbers of constants; None if it has others than single ones, or is none."""
     import tensorflow as tf
 
     graph = tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, [2, 3])
+        x = tf.compat.v1.placeholder(tf.float32, shape)
         try:
             y = activation(x)
         except Exception:  # whatever it needs, it is more than numbers one by one
-            return False
-    operations = graph.get_operations()
-    constants = [op.outputs[0].shape.num_elements() for op in operations if op.type == "Const"]
-    return y.shape == x.shape and all(n == 1 for n in constants) and {op.type for op in operations} <= _ELEMENTWISE
+            return None
+    if getattr(y, "shape", None) != x.shape:
+        return None
+    operations = [op for op in graph.get_operations() if op is not x.op]
+    constants = {op: tf.get_static_value(op.outputs[0]) for op in operations if op.type == "Const"}
+    if any(value is None or value.size != 1 for value in constants.values()):
+        return None
+    return [(op.type, constants[op].item() if op in constants else None) for op in operations]
 
 
 # -- where we are -------------------------------------------------------------------------------------------

@@ -23,12 +23,10 @@ class _Folded:
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.kernel = _watched(
-            self.add_weight(
-                name="kernel", shape=(self.spec.in_dim, self.spec.out_dim), initializer="zeros", trainable=False
-            )
-        )
-        self.fold()
+        shape = (self.spec.in_dim, self.spec.out_dim)
+        # By an initializer, so that a layer whose weights get their values later has them all then.
+        kernel = self.add_weight(name="kernel", shape=shape, initializer=self._multiplied_out, trainable=False)
+        self.kernel = _watched(kernel)
         self._watch(self)
 
     def add_weight(self, *args, name=None, **kwargs):
@@ -46,9 +44,12 @@ class _Folded:
         """Multiply the cores out again; done by itself whenever one of them is assigned."""
         if any(core._value is None and core._initializer is None for core in self.cores):
             return  # JAX's trainer took all values away, and gives them back one by one, the kernel's too
-        eye = ops.eye(self.spec.in_dim, dtype=self.variable_dtype)
+        keras.Variable.assign(self.kernel, self._multiplied_out(self.kernel.shape))
+
+    def _multiplied_out(self, shape, dtype=None):
+        eye = ops.eye(self.spec.in_dim, dtype=dtype or self.variable_dtype)
         units = ops.reshape(eye, (-1, *self.spec.shape(self.spec.inputs)))
-        keras.Variable.assign(self.kernel, ops.reshape(self.contracted(units), self.kernel.shape))
+        return ops.reshape(self.contracted(units), shape)
 
     def call(self, inputs):
         lead = ops.shape(inputs)[: -len(self.in_shape)]
@@ -71,11 +72,20 @@ class _Folded:
             store[str(k)] = variable
 
     def load_own_variables(self, store):
+        wanted = [tuple(variable.shape) for variable in self._saved()]
+        try:
+            found = [tuple(store[str(k)].shape) for k in range(len(wanted))]
+        except KeyError:
+            found = []
+        if found != wanted:
+            raise ValueError(f"{self.name}: its weights have the shapes {wanted}, those to load are others: {found}.")
         self._watch(None)  # fold once, not once a core
-        for k, variable in enumerate(self._saved()):
-            variable.assign(store[str(k)])
+        try:
+            for k, variable in enumerate(self._saved()):
+                variable.assign(store[str(k)])
+        finally:
+            self._watch(self)
         self.fold()
-        self._watch(self)
 
 
 def _watched(variable: keras.Variable) -> keras.Variable:
@@ -88,7 +98,8 @@ class TNFolded(_Folded, TNDense):
     """`TNDense` that multiplies by a dense kernel, which it computes from its cores and keeps.
 
     For inference, see `tncompress.fold`: it takes the memory of the kernel and of the cores. The cores are not
-    trainable; a new value assigned to one of them changes the kernel too. Files hold the cores alone.
+    trainable; a new value assigned to one of them changes the kernel too (after a change behind the back of Keras's
+    `assign`, call `fold`). Files hold the cores alone.
 
     >>> from tncompress.forms import low_rank
     >>> layer = TNFolded(low_rank.spec(8, 6, rank=2))

@@ -1,16 +1,18 @@
 """`recomputed`: an activation of which training keeps the input alone, and computes it once more on the way back."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import keras
+
+from tncompress.layers.fast_paths import is_elementwise
 
 # Their gradients are made of their outputs, which the next layer holds anyway.
 _FROM_OUTPUTS = tuple(keras.activations.get(name) for name in ("linear", "relu", "tanh", "sigmoid", "softmax"))
 
 
-@cache
+@lru_cache(maxsize=64)
 def recomputed(activation: Callable) -> Callable:
     """The same function, with a gradient that holds nothing but its input between the two passes.
 
@@ -28,8 +30,8 @@ def recomputed(activation: Callable) -> Callable:
     if activation in _FROM_OUTPUTS or isinstance(activation, keras.layers.Layer):
         return activation
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _in_tensorflow(activation)
+    if backend == "tensorflow":  # what draws random numbers or reads variables is not the same the second time
+        return _in_tensorflow(activation) if is_elementwise(activation) else activation
     if backend == "jax":
         import jax
 
