@@ -33,10 +33,7 @@ Inputs = tuple[int, int]  # texts, tokens of each
 def main() -> None:
     """Measure, print a table for every engine, and write JSON if asked."""
     args = _arguments()
-    import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     results = in_tensorflow(args)
     if args.int8:
         results |= in_onnx_runtime(args)

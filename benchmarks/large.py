@@ -26,12 +26,9 @@ PRESET = "lambert_en_uncased_L-24_H-1024_A-16"
 def main() -> None:
     """Run it, print what every phase took, and write JSON if asked."""
     args = _arguments()
-    import tensorflow as tf
 
     import tncompress
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     model = built(args.layers)
     batches = random_batches(model, args.rows, args.length)
     before = peak_megabytes()

@@ -185,8 +185,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import tensorflow as tf
 
         tf.autograph.set_verbosity(0)
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
     rows = []
     for tokens in options.tokens:
         rows += timed(tokens, options.activation, options.rounds, options.jit, options.only)

@@ -12,12 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+_THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")
+ONE_THREAD = {f"{name}_THREADS": "1" for name in _THREADS}
 PACKAGES = ("tncompress", "numpy", "scipy", "opt-einsum", "keras", "tensorflow")
 
 
 def use_one_thread() -> None:
-    """Limit BLAS to one thread; call it before numpy is imported."""
+    """Limit BLAS and TensorFlow to one thread; call it before numpy is imported."""
     os.environ.update(ONE_THREAD)
 
 

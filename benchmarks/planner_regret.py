@@ -185,12 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid = list(cases(tuple(options.tokens), options.only))
     if not grid:
         sys.exit(f"planner_regret.py: no case is named like {options.only!r}.")
-    import tensorflow as tf
 
     from tncompress.progress import progress_bar
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     peers = find_spec("t3f") is not None
     if not peers:
         print("t3f is not installed (pip install --no-deps t3f): its column is left out.")

@@ -33,7 +33,6 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(most_memory(args.memory_of, args)))
         return
-    _one_thread()
     trained = {kind: compiled(kind, args) for kind in KINDS}
     batch = examples(args)
     seconds = interleaved(
@@ -75,7 +74,6 @@ def examples(args: argparse.Namespace) -> tuple[dict[str, np.ndarray], np.ndarra
 
 def most_memory(kind: str, args: argparse.Namespace) -> float:
     """Megabytes that this process needs for three steps, above what TensorFlow takes."""
-    _one_thread()
     import tensorflow as tf
 
     import bert_models  # noqa: F401
@@ -106,13 +104,6 @@ def _in_process_of_its_own(kind: str, arguments: list[str]) -> float:
     if done.returncode:
         raise SystemExit(f"The process that measured memory failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _one_thread() -> None:
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
