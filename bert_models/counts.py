@@ -181,7 +181,7 @@ def _network_flops(spec: Spec) -> tuple[int, int]:
     """FLOPs for every token, and once a batch."""
     size = {**spec.size, BATCH: 1}
     per_token, once = 0, 0
-    for step in plan(spec).steps:  # planned as in TNDense
+    for step in plan(spec).steps:  # the order with the fewest; layers take the fastest
         flops = _matmul(math.prod(size[m] for m in step.summed), math.prod(size[m] for m in step.result))
         if BATCH in step.result:
             per_token += flops
