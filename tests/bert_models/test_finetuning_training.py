@@ -1,18 +1,14 @@
 """`finetune` and `evaluate`: a small encoder that learns small tasks, and what is said when it does not."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 
 import tncompress
 from bert_models import BertConfig, build_encoder
@@ -355,17 +351,7 @@ def test_an_encoder_of_another_kind_is_refused():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="runs the others itself")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_pass_this_file(backend):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout or "100%" in done.stdout
+    passes_on(backend, __file__)
 
 
 def _quiet():

@@ -1,6 +1,5 @@
 """LAMB and AdamW against the equations in float64 numpy, under `fit`. Runs on every backend: see the last test."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from encoders import CARDS, KINDS, config_of, masked_lm_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -623,14 +623,4 @@ FEW = "paper and card or goes_on and LAMB"
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("which", [FEW, pytest.param("test", marks=pytest.mark.slow)], ids=["few", "all"])
 def test_other_backends_pass_this_file(backend, which):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", which, __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__, "-k", which)

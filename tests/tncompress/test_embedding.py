@@ -1,14 +1,9 @@
 """`TNEmbedding` against rows of the table it stands for, alone and in models. Runs on every backend."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -502,14 +497,4 @@ def test_options_of_the_layer_stay():
     "some", ["logits or step or mask_of", pytest.param("", marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_other_backends_pass_this_file(backend, some):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", some, __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__, "-k", some)

@@ -3,15 +3,10 @@
 For one number v is a sign, which squares to 1: the second moment is exact, whatever was drawn.
 """
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from keras import layers, ops
 
 from tncompress import Moments, calibrate, replace_dense, report
@@ -404,14 +399,4 @@ def test_moments_with_gradients_of_another_layer():
     "some", ["before or function or shared", pytest.param("test", marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_other_backends_pass_this_file(backend, some):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", some, __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__, "-k", some)

@@ -1,14 +1,11 @@
 """`TNDense` and `TNFeedForward` against numpy. Runs on every backend: see the last test."""
 
 import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from keras import ops
 
 from bert_models import BertConfig, ExpandCondense
@@ -388,15 +385,4 @@ def test_the_same_where_leading_axes_are_kept(block, monkeypatch):
     "specs", ["low_rank butterfly", pytest.param("", marks=pytest.mark.slow)], ids=["two_specs", "all_specs"]
 )
 def test_other_backends_pass_this_file(backend, specs):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    environment = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TNCOMPRESS_TEST_SPECS": specs}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__, TNCOMPRESS_TEST_SPECS=specs)

@@ -1,17 +1,13 @@
 """`recover`: against closed-form optima and numpy, on all backends."""
 
-import os
-import subprocess
-import sys
 import warnings
-from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
 from unittest import mock
 
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from keras import layers, ops
 from models import largest_difference, made, outputs_of, token_batch, vectors
 
@@ -369,14 +365,4 @@ def test_a_wrong_argument_is_answered_in_one_sentence(student, teacher, data, ar
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_pass_this_file(backend):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__)

@@ -1,14 +1,9 @@
 """Sequential refit against explicit least squares on stored activations, and what it must leave alone."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+from backends import passes_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -519,14 +514,4 @@ def test_bad_input_in_one_sentence(data, settings, words):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="starts the others")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_pass_this_file(backend):
-    if find_spec(backend) is None:
-        pytest.skip(f"pip install {backend}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    passes_on(backend, __file__)
