@@ -12,12 +12,10 @@ exported to ONNX, quantised by ONNX Runtime's own dynamic quantisation, and thei
 import argparse
 import gc
 import logging
-import os
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import measure
@@ -129,16 +127,9 @@ def token_ids(size: Inputs) -> dict[str, np.ndarray]:
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median processor time of one call of each, A B C, C B A ..., after one that is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for number in range(rounds):
-        for name in list(calls)[:: -1 if number % 2 else 1]:
-            start = time.process_time()
-            calls[name]()
-            found[name].append(time.process_time() - start)
-    return {name: median(seconds) for name, seconds in found.items()}
+    """Median processor time of one call of each, in turns."""
+    tasks = {name: lambda call=call: measure.cpu_seconds(call) for name, call in calls.items()}
+    return measure.interleaved_medians(tasks, rounds)
 
 
 def show(results: dict[str, Any]) -> None:
@@ -146,7 +137,7 @@ def show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if os.sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     for engine, kinds in results.items():
         table = Table(title=f"{engine}: speed over dense (CPU ms)", title_justify="left")
         dense = kinds[KINDS[0]]
