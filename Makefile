@@ -41,7 +41,7 @@ test: .venv/test  ## the quick tests
 	touch $@
 
 test-all: .venv/oracle  ## all tests, also those that take minutes
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=fresh
 
 lint: .venv/lint  ## formatting, style, types of the core
 	$(BIN)/ruff format --check .

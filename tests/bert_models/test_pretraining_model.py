@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bert_models.config import BertConfig
@@ -101,15 +101,19 @@ def test_teacher_does_not_change_and_student_comes_nearer():
 
 
 @settings(max_examples=25, deadline=None)
+@example(670, 2, 0.3046875)  # the student is as sure as the teacher: the loss is nearly 0
 @given(st.integers(0, 1000), st.integers(2, 6), st.floats(0.3, 5))
 def test_soft_cross_entropy_is_least_at_the_teacher_and_scales_with_temperature(seed, classes, temperature):
     draw = np.random.default_rng(seed)
     student, teacher = draw.normal(size=(2, 3, classes)).astype("float32")
     at_teacher = np.asarray(soft_cross_entropy(teacher, teacher, temperature))
     found = np.asarray(soft_cross_entropy(student, teacher, temperature))
-    wanted = np.exp(log_softmax(teacher / temperature))
-    np.testing.assert_allclose(found, -(temperature**2) * (wanted * log_softmax(student / temperature)).sum(-1), 1e-4)
-    assert (found >= at_teacher - 1e-4 * temperature**2).all()
+    student, teacher = np.float64(student) / temperature, np.float64(teacher) / temperature
+    wanted = -(temperature**2) * (np.exp(log_softmax(teacher)) * log_softmax(student)).sum(-1)
+    # A logarithm near 0 is the difference of logits: it is off by what float32 rounds off those.
+    rounded_off = 8 * np.finfo("float32").eps * temperature**2 * max(np.abs(student).max(), np.abs(teacher).max(), 1)
+    np.testing.assert_allclose(found, wanted, 1e-5, rounded_off)
+    assert (found >= at_teacher - rounded_off - 1e-5 * at_teacher).all()
 
 
 def test_soft_labels_with_labels_equals_numpy():

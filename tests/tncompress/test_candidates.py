@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import einsum_map, rounding
+from oracles import CountingOps, einsum_map, rounding
 from strategies import arrays, specs
 
 from tncompress import FORMS, Spec, contract, plan
@@ -58,22 +58,6 @@ def test_ways_that_pay_somewhere_are_among_them():
     kernel = {*TRAIN.inputs, *TRAIN.outputs}
     assert any(set(p.steps[-1].right_modes) == kernel for p in candidates(TRAIN, 1000).values()), "cores first"
     assert set(candidates(Spec.parse("i, i o -> o", i=3, o=4), 5)) == {FEWEST}
-
-
-class CountingOps:
-    """numpy, but counting transposes of tensors that carry the batch; its size is a prime that nothing else has."""
-
-    batch = 1009
-
-    def __init__(self):
-        self.transposed = 0
-
-    def transpose(self, array, axes):
-        self.transposed += array.size % self.batch == 0
-        return np.transpose(array, axes)
-
-    reshape = staticmethod(np.reshape)
-    matmul = staticmethod(np.matmul)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import tensornetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import einsum_map, loop_kernel, rounding
+from oracles import CountingOps, einsum_map, loop_kernel, rounding
 from strategies import arrays, seeded_specs, specs
 
 from tncompress import FORMS, Spec, contract, interop, plan, to_dense
@@ -175,22 +175,6 @@ def test_the_generator_reaches_every_role():
     assert sum(1 in s.size.values() for s in made) > 5, "modes of size one"
     assert sum(len(s.inputs) > 1 for s in made) > 5, "several inputs"
     assert {len(s.cores) for s in made} == {1, 2, 3, 4}
-
-
-class CountingOps:
-    """numpy, but counting transposes of tensors that carry the batch; its size is a prime that nothing else has."""
-
-    batch = 1009
-
-    def __init__(self):
-        self.transposed = 0
-
-    def transpose(self, array, axes):
-        self.transposed += array.size % self.batch == 0
-        return np.transpose(array, axes)
-
-    reshape = staticmethod(np.reshape)
-    matmul = staticmethod(np.matmul)
 
 
 @pytest.mark.parametrize(
