@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from bert_models.blocks.feed_forward import ACTIVATION_FUNCTIONS
+from bert_models.blocks.norm import LayerNorm
 from bert_models.config import BertConfig
 from bert_models.inputs import INPUT_NAMES, POSITIONS_NAME, check_range, checked_inputs
 
@@ -55,7 +56,7 @@ class MaskedLM(keras.Model):
             dtype=dtype,
             name="transform",
         )
-        self.norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_epsilon, dtype="float32", name="norm")
+        self.norm = LayerNorm(epsilon=config.layer_norm_epsilon, dtype="float32", name="norm")
         self.transform.build((None, None, config.hidden_size))
         self.norm.build((None, None, config.hidden_size))
         self.output_bias = self.add_weight(shape=(config.vocab_size,), initializer="zeros", name="output_bias")

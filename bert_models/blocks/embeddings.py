@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from bert_models.blocks.norm import LayerNorm
 from bert_models.config import BertConfig
 from bert_models.inputs import check_range
 
@@ -33,9 +34,7 @@ class Embeddings(keras.layers.Layer):
         self.word = self._table(self.config.vocab_size, "word")
         self.position = self._table(self.config.max_positions, "position")
         self.segment = self._table(self.config.type_vocab_size, "segment")
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=self.config.layer_norm_epsilon, dtype="float32", name="norm"
-        )
+        self.norm = LayerNorm(epsilon=self.config.layer_norm_epsilon, dtype="float32", name="norm")
         self.dropout = keras.layers.Dropout(self.config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
 
     def _table(self, rows: int, name: str) -> keras.layers.Embedding:

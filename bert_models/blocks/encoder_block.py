@@ -5,6 +5,7 @@ from keras import ops
 
 from bert_models.blocks.attention import attention_layer
 from bert_models.blocks.feed_forward import FeedForward
+from bert_models.blocks.norm import LayerNorm
 from bert_models.config import BertConfig
 
 
@@ -38,8 +39,8 @@ class EncoderBlock(keras.layers.Layer):
         self.feed_forward_norm = self._norm("feed_forward_norm")
         self.dropout = keras.layers.Dropout(self.config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
 
-    def _norm(self, name: str) -> keras.layers.LayerNormalization:
-        return keras.layers.LayerNormalization(epsilon=self.config.layer_norm_epsilon, dtype="float32", name=name)
+    def _norm(self, name: str) -> LayerNorm:
+        return LayerNorm(epsilon=self.config.layer_norm_epsilon, dtype="float32", name=name)
 
     def build(self, input_shape):
         self.attention.build(input_shape, input_shape)

@@ -6,6 +6,7 @@ from keras import ops
 from bert_models.config import BertConfig
 from tncompress.layers.dense import TNDense, core_stddev
 from tncompress.layers.fast_paths import keeps_axes
+from tncompress.layers.pair import holds_less, trained
 from tncompress.network.spec import Spec
 
 
@@ -68,9 +69,11 @@ class FeedForward(keras.layers.Layer):
             self.gate.build((None, self.config.hidden_size))
         self.output_dense.build((None, self.config.intermediate_size))
 
-    def call(self, x):
+    def call(self, x, training=None):
         # Two axes, not three: only then does TensorFlow on a CPU fuse MatMul, BiasAdd and GELU.
         rows = x if keeps_axes() else ops.reshape(x, (-1, self.config.hidden_size))  # [B*S, H]
+        if training and self.gate is None and holds_less(self.intermediate, self.output_dense):
+            return ops.reshape(trained(self.intermediate, self.output_dense, rows), ops.shape(x))
         wide = self.intermediate(rows)  # [B*S, F]
         if self.gate is not None:
             wide = ops.multiply(wide, self.gate(rows))

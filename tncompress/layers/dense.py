@@ -128,13 +128,14 @@ class TNDense(keras.layers.Layer):
     def mapped(self, x, activation):
         """`[batch, in_dim]` to `activation(x W + bias)`, `[batch, out_dim]`."""
         bias = None if self.bias is None else ops.reshape(self.bias, (-1,))
-        return fast_paths.dense(self.spec, x, self._tensors(), bias, activation)
+        return fast_paths.dense(self.spec, x, self.tensors(), bias, activation)
 
     def contracted(self, x):
         """`[batch, *in_modes]`, contracted with the cores to `[batch, *out_modes]`."""
-        return contract(fast_paths.network_plan(self.spec, x.shape[0]), x, self._tensors(), ops)
+        return contract(fast_paths.network_plan(self.spec, x.shape[0]), x, self.tensors(), ops)
 
-    def _tensors(self):
+    def tensors(self):
+        """The cores as tensors, of the type that the layer computes in while it is called."""
         return [ops.convert_to_tensor(core) for core in self.cores]
 
     def compute_output_shape(self, input_shape):

@@ -6,6 +6,7 @@ import keras
 
 from tncompress.layers.dense import TNDense
 from tncompress.layers.fast_paths import keeps_axes
+from tncompress.layers.pair import holds_less, trained
 from tncompress.network.spec import Spec
 
 
@@ -60,8 +61,11 @@ class TNFeedForward(keras.layers.Layer):
     def call(self, inputs, training=None):
         # Two axes: where the lengths are not known, the shape of the hidden units would have to be read from them.
         rows = inputs if keeps_axes() else keras.ops.reshape(inputs, (-1, self.expand.spec.in_dim))
-        hidden = self.dropout(self.expand(rows, training=training), training=training)
-        return keras.ops.reshape(self.condense(hidden), (*keras.ops.shape(inputs)[:-1], self.condense.spec.out_dim))
+        if training and not self.dropout.rate and holds_less(self.expand, self.condense):
+            outputs = trained(self.expand, self.condense, rows)
+        else:
+            outputs = self.condense(self.dropout(self.expand(rows, training=training), training=training))
+        return keras.ops.reshape(outputs, (*keras.ops.shape(inputs)[:-1], self.condense.spec.out_dim))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.condense.spec.out_dim)

@@ -67,7 +67,7 @@ class TNPivoted(TNDense):
         return y if activation is None else activation(y)
 
     def contracted(self, x):
-        left, right = self._tensors()
+        left, right = self.tensors()
         z = ops.matmul(x, left)  # [batch, rank]
         both = ops.concatenate([z, ops.matmul(z, right)], axis=-1)  # [batch, out_dim]
         return ops.take(both, self.order, axis=-1)
