@@ -162,7 +162,7 @@ def _name(size: Inputs) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _size(text: str) -> Inputs:
+def size_of(text: str) -> Inputs:
     try:
         texts, tokens = map(int, text.split("x"))
         if texts < 1 or not 1 <= tokens <= 512:
@@ -176,7 +176,7 @@ def _size(text: str) -> Inputs:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", nargs="+", type=_size, default=[(1, 128), (8, 128), (8, 512)], metavar="BxT")
+    parser.add_argument("--inputs", nargs="+", type=size_of, default=[(1, 128), (8, 128), (8, 512)], metavar="BxT")
     parser.add_argument("--layers", type=int, default=12, help="12")
     parser.add_argument("--hidden", type=int, default=768, help="768; a multiple of 128")
     parser.add_argument("--rounds", type=int, default=7, help="7")
