@@ -12,6 +12,7 @@ from keras import layers, ops
 from models import largest_difference, made, outputs_of, token_batch, vectors
 
 from tncompress import load, replace_dense, report
+from tncompress.conversion import stages
 from tncompress.conversion.course import Course
 from tncompress.conversion.distillation import Distillation
 from tncompress.conversion.recover import recover
@@ -213,6 +214,75 @@ def test_hidden_layers_are_matched():
 # -- never worse, and when to stop -----------------------------------------------
 
 
+# -- stages ----------------------------------------------------------------------
+
+
+def chain(noise=0.0):
+    """Three maps with a tanh after each; the student's are the teacher's and noise."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((8,)), *(layers.Dense(8, "tanh", name=name) for name in "abc")])
+    draw = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(variable + noise * draw.normal(size=variable.shape))
+    return model
+
+
+def test_stages_learn_one_after_another_then_the_whole():
+    teacher, student = chain(), chain(noise=0.3)
+    x = np.random.default_rng(0).normal(size=(320, 8)).astype("float32")
+    seen = []
+
+    def spy(distillation, chosen, batches, pace, started):
+        before = weights_of(distillation.student)
+        course = stages.train(distillation, chosen, batches, pace, started)
+        changed = {
+            variable.path.split("/")[-2]
+            for variable, old in zip(distillation.student.variables, before, strict=True)
+            if not np.array_equal(old, ops.convert_to_numpy(variable))
+        }
+        seen.append((changed, set(distillation._targets), pace.epochs, course.curve["val_loss"]))
+        return course
+
+    with mock.patch("tncompress.conversion.recover.train", spy):
+        recovered = recover(student, teacher, x, stages=["a", "b", "c"], learning_rate=0.02, epochs=24)
+    assert [sorted(changed) for changed, *_ in seen] == [["a"], ["b"], ["c"], ["a", "b", "c"]]
+    assert [targets for _, targets, *_ in seen] == [{"layer a"}, {"layer b"}, {"layer c"}, {"output"}]
+    assert [epochs for _, _, epochs, _ in seen] == [4, 4, 4, 12]
+    assert all(min(losses) < 0.5 * losses[0] for *_, losses in seen[:3])
+    given = recover(student, teacher, x, learning_rate=1e-9, epochs=0.1).history.history["val_loss"][0]
+    curve = recovered.history.history["val_loss"]
+    assert curve[0] < 0.5 * given
+    assert min(curve) < curve[0]
+
+
+def test_stages_that_make_the_whole_worse_are_undone():
+    teacher, student = chain(), chain(noise=0.3)
+    x = np.random.default_rng(0).normal(size=(320, 8)).astype("float32")
+
+    def spoil(distillation, chosen, *arguments):
+        if "output" in distillation._targets:
+            return stages.train(distillation, chosen, *arguments)
+        (variable,) = (v for v in distillation.student.variables if v.path.endswith("b/kernel"))
+        variable.assign(variable + 1)
+
+    before = weights_of(student)
+    with (
+        mock.patch("tncompress.conversion.recover.train", spoil),
+        pytest.warns(UserWarning, match="stages raised the held-out loss .* goes on from what was given"),
+    ):
+        again = recover(student, teacher, x, stages=["b"], learning_rate=1e-9, epochs=0.2)
+    for a, b in zip(before, weights_of(again), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_only_the_layers_may_be_matched():
+    teacher, student = chain(), chain(noise=0.3)
+    x = np.random.default_rng(0).normal(size=(320, 8)).astype("float32")
+    recovered = recover(student, teacher, x, layers=["a"], outputs=False, learning_rate=0.02, epochs=8)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(m.get_layer("c").kernel) for m in (student, recovered)))
+    assert min(recovered.history.history["val_loss"]) < 0.2 * recovered.history.history["val_loss"][0]
+
+
 def test_an_absurd_learning_rate_gives_the_student_back():
     student, teacher, batches = pair()
     with pytest.warns(UserWarning, match="did not lower the held-out loss of .* lower learning_rate than 1000"):
@@ -275,7 +345,7 @@ def test_the_learning_rate_warms_up_and_goes_down():
             super().on_epoch_begin(epoch, logs)
             rates.append(float(self.model.optimizer.learning_rate))
 
-    with mock.patch("tncompress.conversion.recover.Course", Recorded):
+    with mock.patch("tncompress.conversion.stages.Course", Recorded):
         recover(mlp(rank=3), mlp(), [vectors(seed)[:, :8] for seed in range(5)], learning_rate=0.1, epochs=10)
     expected = [0.1 * min(1, (step + 1) / 4) * (1 - step / 40) for step in range(40)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
@@ -347,6 +417,10 @@ DATA = [vectors(seed) for seed in range(4)]
         (mlp(), other(), DATA, {}, "The student 'model' .* fails on a batch"),
         (other(), other(), DATA, {"objective": lambda outputs, x: "a"}, "objective gives no floating-point tensor"),
         (other(), other(), DATA, {"layers": ["nowhere"]}, "nowhere"),
+        (other(), other(), DATA, {"stages": ["nowhere"]}, "nowhere"),
+        (other(), other(), DATA, {"stages": "dense"}, "stages is a list of paths of layers, got the text 'dense'"),
+        (chain(), chain(), DATA, {"stages": ["a"], "include": "^b/"}, "The stage 'a' has no variable to train"),
+        (other(), other(), DATA, {"outputs": False}, "nothing to match"),
         (other(), other(), DATA, {"include": "nowhere"}, "include='nowhere' matches no variable; the model has "),
         (other(), other(), DATA, {"include": "("}, r"include='\(' is not a regular expression"),
         (other(), other(), DATA, {"exclude": "dense"}, "No variable is left to train"),

@@ -51,14 +51,20 @@ class Distillation(keras.Model):
         teacher: computes the targets; see `frozen`.
         objective: a function of outputs and inputs; None: only the models' own outputs are matched.
         layers: paths of layers whose outputs are matched too.
+        outputs: match the models' outputs; else the layers and the objective alone.
     """
 
     def __init__(
-        self, student: keras.Model, teacher: keras.Model, objective: Objective | None, layers: Sequence[str] = ()
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        objective: Objective | None,
+        layers: Sequence[str] = (),
+        outputs: bool = True,
     ):
         super().__init__(name="distillation", autocast=False)
         self.student, self.teacher = student, teacher
-        self._objective = objective
+        self._objective, self._outputs = objective, outputs
         self._hidden = [(model, locate(model, list(layers))) for model in (student, teacher)] if layers else []
         self._targets: dict[str, Target] = {}
         self.built = True
@@ -69,7 +75,7 @@ class Distillation(keras.Model):
         hidden = next((layers for owner, layers in self._hidden if owner is model), {})
         with _watched_outputs(hidden, lambda path, value: seen.update(_named(f"layer {path}", value))):
             outputs = keras.tree.map_structure(_float32, model(inputs, training=False))
-        found = {**_named("output", outputs), **seen}
+        found = {**(_named("output", outputs) if self._outputs else {}), **seen}
         if self._objective is not None:
             found.update(_of_objective(self._objective(outputs, inputs)))
         return found

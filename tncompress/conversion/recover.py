@@ -12,15 +12,11 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of
-from tncompress.conversion.course import Course, dataset
-from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in, frozen
+from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in
 from tncompress.conversion.replace import compile_like
+from tncompress.conversion.stages import HELD_OUT, Batches, Pace, never_worse, parts_of, train
 from tncompress.conversion.surgery import copy_model
 from tncompress.conversion.walking import walk
-
-HELD_OUT = 4  # batches at most, where a fraction is held out
-GRADIENT_NORM = 1.0  # over all variables; longer gradients are shortened
-MEMORY = 0.98  # of the size of gradients, about fifty steps: there are few hundred
 
 Patterns = str | Sequence[str]
 
@@ -32,6 +28,8 @@ def recover(
     *,
     objective: Objective | None = None,
     layers: Sequence[str] = (),
+    outputs: bool = True,
+    stages: Sequence[str] = (),
     mask: Mask = None,
     validation: Any = 0.1,
     include: Patterns | None = None,
@@ -59,6 +57,10 @@ def recover(
             inputs that gives a tensor, computed with `keras.ops`. Of vectors `[batch, features]` the direction and the
             cosines between the rows of a batch are matched, of other tensors the values.
         layers: paths of layers in both models whose outputs are matched too, where a model does not give them itself.
+        outputs: match the models' outputs; False: nothing but `layers` and the objective.
+        stages: paths of layers in both models, e.g. all blocks in order. Each first learns by itself to give what the
+            teacher's gives, on what reaches it in the student; they have half of `epochs` and `minutes`, in equal
+            parts, and the whole model has the other half. Empty: the whole model at once.
         mask: which positions count, see `tncompress.calibrate`; padding is no part of the loss.
         validation: the fraction of the batches that is held out (at most 4 of them), or data of their own.
         include: train only variables whose path contains this regular expression, or one of several: the path of the
@@ -76,7 +78,8 @@ def recover(
     Returns:
         A model of the student's class, with its compression record. `model.history.history` is the curve: lists of
         step, loss (of the steps since the entry before), val_loss (held out) and seconds; the first entries are of the
-        student as it was given. A warning says if training won nothing or met a loss that is not finite.
+        student as it was given; with stages, that the stages left it. A warning says if training won nothing or met a
+        loss that is not finite.
 
     Raises:
         ValueError: before any training, if an argument is wrong, the models do not match, or there are too few data.
@@ -92,31 +95,19 @@ def recover(
     _check_numbers(learning_rate, epochs, minutes)
     policy = _policy(dtype)
     draw = np.random.default_rng(seed)
-    training, held_out = _split(student, data, mask, validation, draw)
+    batches = Batches(*_split(student, data, mask, validation, draw), draw)
     copy = copy_model(student)
     chosen = _chosen(copy, include, exclude)
-    distillation = Distillation(copy, teacher, objective, layers)
-    fixed = [variable for variable in copy.trainable_variables if id(variable) not in chosen]
-    with computing_in(policy, copy, teacher), frozen(teacher, fixed):
-        distillation.prepare(held_out[:HELD_OUT])
-        distillation.compile(
-            keras.optimizers.Adam(learning_rate, beta_2=MEMORY, global_clipnorm=GRADIENT_NORM),
-            # TensorFlow would compile every length of batch anew.
-            jit_compile=keras.backend.backend() == "jax",
-        )
-        # Else TensorFlow traces the first step twice, once to make the optimizer's variables: seconds.
-        distillation.optimizer.build(distillation.trainable_variables)
-        steps = max(1, round(epochs * len(training)))
-        course = Course(held_out, learning_rate, steps, minutes, clock, started, progress)
-        distillation.fit(
-            dataset(training, draw),
-            # One step is an epoch to Keras: only between epochs may callbacks change state on every backend.
-            steps_per_epoch=1,
-            epochs=steps,
-            shuffle=False,  # it is done
-            callbacks=[course],
-            verbose=0,
-        )
+    parts = parts_of(copy, teacher, stages, chosen)
+    pace = Pace(learning_rate, epochs, minutes, clock, progress)
+    with computing_in(policy, copy, teacher):
+        whole = Distillation(copy, teacher, objective, layers, outputs)
+        if parts:
+            each = pace.part(0.5 / len(parts))
+            taught = [(Distillation(copy, teacher, None, [path], outputs=False), own) for path, own in parts.items()]
+            never_worse(whole, chosen, batches, lambda: [train(*part, batches, each, clock()) for part in taught])
+            pace, started = pace.part(0.5), clock()
+        course = train(whole, chosen, batches, pace, started)
     copy.history = keras.callbacks.History()
     copy.history.history = course.curve
     compile_like(copy, student)
