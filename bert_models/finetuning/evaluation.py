@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from bert_models.finetuning import squad_metrics
+from bert_models.finetuning.heads import check_outputs, encoder_in
 from bert_models.finetuning.metrics import METRICS
 from bert_models.finetuning.reading import files_of, read_split
 from bert_models.finetuning.results import Scores
 from bert_models.finetuning.rows import Rows, orders, text_rows
 from bert_models.finetuning.spans import Answer, Spans, answers, spans
 from bert_models.finetuning.tasks import Example, SpanTask, Task, task_of
+from bert_models.sentence_embeddings import check_pair
 from bert_models.text.tokenize import Tokenizer
+from tncompress.progress import progress_bar
 
 # A random guess of a piece of the text has an F1 of 4.3 on SQuAD 1.1 (Rajpurkar et al. 2016, table 5); twice that.
 CHANCE_F1 = 8.6
@@ -47,6 +51,7 @@ def evaluate(
     tokenizer: Tokenizer,
     splits: Sequence[str] | None = None,
     batch_size: int = 32,
+    progress: bool | None = None,
 ) -> dict[str, Scores]:
     """The scores of a fine-tuned model by the task's official metrics, in points: 100 is best.
 
@@ -57,20 +62,25 @@ def evaluate(
         tokenizer: the encoder's.
         splits: which ones; None: all but "train".
         batch_size: rows that are computed at once.
+        progress: show bars; None: in a terminal.
 
     Returns:
         Split -> metric -> points. SQuAD 2.0 also has "exact" and "f1" at a threshold of 0, and the best thresholds.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_task`; labels out of range.
+        FileNotFoundError, ValueError: see `read_task`; labels out of range; a model of another task or vocabulary.
 
     Example:
         evaluate(tuned.model, "mnli", "glue", tokenizer=tokenizer)["dev_matched"]["accuracy"]
     """
     task = task_of(task)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
+    tokenizer = fitting(tokenizer, model)
+    choose_compiler(model)
     wanted = [split for split in task.splits if split != "train"] if splits is None else list(splits)
     return {
-        split: scores(split_data, predict(model, split_data, batch_size))
+        split: scores(split_data, predict(model, split_data, batch_size, progress=progress))
         for split, split_data in prepared(task, tokenizer, data, wanted).items()
     }
 
@@ -119,13 +129,39 @@ def _check(task: Task, example: Example, where: str) -> None:
         )
 
 
-def predict(model: Any, data: Prepared, batch_size: int = 32) -> np.ndarray | list[Answer]:
-    """Class indices [n], scores [n], or the answers to the questions, in the order of the examples."""
+def fitting(tokenizer: Tokenizer, model: Any) -> Tokenizer:
+    """The tokenizer with rows that are not longer than the model's encoder takes, where the encoder can be found.
+
+    Raises:
+        ValueError: it has more tokens than the encoder.
+    """
+    if (encoder := encoder_in(model)) is None:
+        return tokenizer
+    check_pair(encoder, tokenizer)
+    longest = encoder.config.max_positions
+    return tokenizer if tokenizer.max_length <= longest else Tokenizer(tokenizer.backend, longest)
+
+
+def choose_compiler(model: Any) -> None:
+    """On TensorFlow, XLA would compile a model anew for every length, as Keras lets it where nothing else was said."""
+    if not getattr(model, "compiled", True):
+        model.jit_compile = keras.backend.backend() == "jax"
+
+
+def predict(
+    model: Any, data: Prepared, batch_size: int = 32, *, progress: bool | None = False
+) -> np.ndarray | list[Answer]:
+    """Class indices [n], scores [n], or the answers to the questions, in the order of the examples.
+
+    Raises:
+        ValueError: the model is of another task.
+    """
     rows = data.rows
     outputs: list[Any] = [None] * len(rows)
-    for chosen in orders(rows, batch_size, None):
-        found = np.asarray(model.predict_on_batch(rows.batch(chosen, model.jit_compile)[0]))
-        for i, output in zip(chosen, found, strict=True):
+    for chosen in progress_bar(orders(rows, batch_size, None), "Measuring", shown=progress):
+        found = model.predict_on_batch(rows.batch(chosen, model.jit_compile)[0])
+        check_outputs(data.task, getattr(found, "shape", None))
+        for i, output in zip(chosen, np.asarray(found), strict=True):
             outputs[i] = output
     if data.spans is not None:
         return answers(data.task, data.spans, outputs)

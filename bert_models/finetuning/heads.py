@@ -1,8 +1,11 @@
 """What stands on an encoder for a task: a class or a score of a text, or where the answer begins and ends."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
+from bert_models.config import BertConfig
 from bert_models.finetuning.tasks import SpanTask, Task
 from bert_models.inputs import INPUT_NAMES
 
@@ -100,6 +103,53 @@ def model_for(
     initializer = keras.initializers.TruncatedNormal(stddev=INIT_STDDEV, seed=seed)
     head = keras.layers.Dense(task.outputs, kernel_initializer=initializer, dtype="float32", name="head")
     return keras.Model(inputs, head(drop(x)), name=task.name)
+
+
+def has_head(model: keras.Model, task: Task | SpanTask) -> bool:
+    """Whether it is a model of this task, as `model_for` makes it, and no encoder."""
+    return model.name == task.name and not isinstance(getattr(model, "output", {}), dict)
+
+
+def encoder_in(model: keras.Model) -> keras.Model | None:
+    """The encoder of a task's model or of a `MaskedLM`, which it shares; an encoder is given back. None: there is none.
+
+    >>> from bert_models import BertConfig, build_encoder
+    >>> from bert_models.finetuning.tasks import TASKS
+    >>> encoder = build_encoder(BertConfig(vocab_size=9, hidden_size=4, num_heads=2, num_layers=1))
+    >>> encoder_in(model_for(TASKS["cola"], encoder)) is encoder
+    True
+    """
+    parts = (model, getattr(model, "encoder", None), *getattr(model, "layers", ()))
+    found = (part for part in parts if isinstance(part, keras.Model) and _is_encoder(part))
+    return next(found, None)
+
+
+def _is_encoder(model: keras.Model) -> bool:
+    return isinstance(getattr(model, "config", None), BertConfig) and not hasattr(model, "encoder")
+
+
+def check_outputs(task: Task | SpanTask, shape: Sequence[int] | None, model: str = "the model") -> None:
+    """Refuse a model of another task, or an encoder without a head.
+
+    Args:
+        shape: of its output, [B, ...]; None: it gives several.
+        model: how it is called in the message.
+
+    Raises:
+        ValueError: another shape.
+
+    >>> from bert_models.finetuning.tasks import TASKS
+    >>> check_outputs(TASKS["mnli"], (32, 2))
+    Traceback (most recent call last):
+    ValueError: the model is not of the task mnli: it should give [batch, 3], but gives [batch, 2].
+    """
+    if shape is None:
+        raise ValueError(f"{model} gives several outputs, as an encoder does; fine-tune it on {task.name} first.")
+    is_span = isinstance(task, SpanTask)
+    if len(shape) != 2 + is_span or shape[-1] != (2 if is_span else task.outputs):
+        wanted = "[batch, tokens, 2]" if is_span else f"[batch, {task.outputs}]"
+        found = ", ".join(["batch", *("tokens" if i < len(shape) - 2 else str(n) for i, n in enumerate(shape[1:]))])
+        raise ValueError(f"{model} is not of the task {task.name}: it should give {wanted}, but gives [{found}].")
 
 
 @keras.saving.register_keras_serializable(package="bert_models")

@@ -41,6 +41,8 @@ def read_questions(file: str | Path, *, answers_needed: bool = False) -> list[Qu
         data = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}, line {error.lineno}: this is not JSON ({error.msg}).") from None
+    except RecursionError:
+        raise ValueError(f"{file}: this JSON is nested too deeply for SQuAD's.") from None
     questions = list(_questions(data, file))
     seen: set[str] = set()
     for question in questions:

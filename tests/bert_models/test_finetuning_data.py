@@ -174,6 +174,7 @@ def test_both_versions_are_read(tmp_path):
     ("data", "message"),
     [
         ("{", r"line 1: this is not JSON"),
+        ('{"data": ' * 100_000, r"nested too deeply"),
         ("[]", r"an object with 'data', of type list"),
         ({"data": [{}]}, r"article 0: an object with 'paragraphs'"),
         (squad(GOOD, context=None), r"article 0, paragraph 0: an object with 'context', of type str"),

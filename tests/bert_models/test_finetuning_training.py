@@ -13,7 +13,7 @@ from backends import passes_on
 import tncompress
 from bert_models import BertConfig, build_encoder
 from bert_models.finetuning.evaluation import evaluate, prepared, scores, trouble
-from bert_models.finetuning.finetune import _start, finetune
+from bert_models.finetuning.finetune import _beginning, finetune
 from bert_models.finetuning.heads import model_for, span_loss
 from bert_models.finetuning.recipes import RECIPES, Recipe, optimizer_of
 from bert_models.finetuning.rows import orders, stream, text_rows
@@ -110,8 +110,7 @@ def test_a_run_begins_by_its_seed_and_scores_at_their_mean(encoder):
     train = prepared(TASKS["stsb"], TOKENIZER, {"train": pairs(sentences(30), scored=True)})["train"]
     states = []
     for seed in (0, 0, 1):
-        model = model_for(TASKS["stsb"], copy_model(encoder), seed=seed)
-        _start(model, train, seed)
+        model = _beginning(encoder, train, "pooled", 0.1, seed)
         states.append(
             [keras.ops.convert_to_numpy(v) for v in model.non_trainable_variables if v.name == "seed_generator_state"]
         )

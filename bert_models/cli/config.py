@@ -1,0 +1,111 @@
+"""Options from a file: TOML or JSON, with the names of the options, checked against the command."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+MOST_BYTES = 1_000_000
+
+
+def read(file: str | Path) -> dict[str, Any]:
+    """The values of a `.toml` or `.json` file.
+
+    Raises:
+        click.UsageError: it is not there, of another kind, too large, not UTF-8, or not what its name says.
+    """
+    path = Path(file)
+    parse = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
+    if parse is None:
+        raise click.UsageError(f"the configuration {str(file)!r} must be a .toml or a .json file.")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise click.UsageError(f"the configuration {file} has more than {MOST_BYTES:,} bytes; is it another file?")
+        values = parse(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise click.UsageError(f"the configuration {str(file)!r} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file}: byte {error.start} is not UTF-8; save it as such.") from None
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{file} is not {path.suffix[1:].upper()}: {error}.") from None
+    if not isinstance(values, dict):
+        raise click.UsageError(f"{file}: names and values were expected, got a {type(values).__name__}.")
+    return values
+
+
+def options_of(values: Mapping[str, Any], command: click.Command, commands: Mapping[str, Any], file: str) -> dict:
+    """Name of each parameter -> its value, as `click.Context.default_map` takes them.
+
+    Args:
+        values: what `read` gave. Tables with the names of other commands are passed over; that with the command's own
+            name counts more than what stands outside of tables.
+        command: whose options they are.
+        commands: all there are, by name.
+        file: for messages.
+
+    Raises:
+        click.UsageError: a name that is no option, with the nearest that are; a list where one value is wanted.
+    """
+    plain = {name: value for name, value in values.items() if name not in commands}
+    own = values.get(command.name, {})
+    if not isinstance(own, Mapping):
+        raise click.UsageError(f"{file}: {command.name} must be a table of options, got {own!r}.")
+    params = {_flag(param): param for param in command.params if param.name != "config"}
+    found = {}
+    for name, value in {**plain, **own}.items():
+        param = params.get(name.replace("_", "-"))
+        if param is None:
+            raise click.UsageError(_unknown(name, command, list(params), file))
+        if value is not None:
+            found[param.name] = _typed(value, param, f"{file}: {name}")
+    return found
+
+
+def _flag(param: click.Parameter) -> str:
+    """As it is typed, without the dashes."""
+    return max(param.opts, key=len).removeprefix("--")
+
+
+def _unknown(name: str, command: click.Command, known: Sequence[str], file: str) -> str:
+    near = difflib.get_close_matches(name.replace("_", "-"), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
+    return f"{file}: {command.name} has no option {name!r}; {hint}"
+
+
+def _typed(value: Any, param: click.Parameter, where: str) -> Any:
+    """As it would be typed on the command line, so that the same checks and messages hold."""
+    if isinstance(value, Mapping):
+        if not isinstance(param.type, Setting):
+            raise click.UsageError(f"{where} must be a value, got a table.")
+        return list(value.items())
+    takes_several = getattr(param, "multiple", False) or param.nargs == -1
+    if isinstance(value, list):
+        if not takes_several:
+            raise click.UsageError(f"{where} must be one value, got a list.")
+        return [_word(one) for one in value]
+    return [_word(value)] if takes_several else _word(value)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Setting(click.ParamType):
+    """`name=value`; the value is JSON, or else text."""
+
+    name = "name=value"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):  # of a table in a file
+            return value
+        name, equals, text = value.partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} should be name=value, such as num_layers=2", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
