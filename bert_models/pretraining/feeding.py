@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bert_models.config import BertConfig
-from bert_models.pretraining import draws
 from bert_models.pretraining.info import read_info
-from bert_models.pretraining.reading import _features, _parsed, _pieces, _rule, dynamic_masks
+from bert_models.pretraining.reading import ALL, batched, records
 from bert_models.pretraining.recipes import Recipe
 from bert_models.pretraining.settings import DataSettings
 from bert_models.pretraining.wordpieces import WordPieces
@@ -94,37 +91,23 @@ def _check_vocabulary(folder: Path, vocabulary: dict[str, Any], config: BertConf
 
 
 def batches(
-    source: Source, tokenizer: Any, batch_size: int, seed: int, *, start: int = 0, once: bool = False
+    source: Source, tokenizer: Any, batch_size: int, seed: int, *, start: int = 0, once: bool = False, rows: slice = ALL
 ) -> tf.data.Dataset:
     """Batches of a source from number `start` on, for ever or once, as `reading.dataset` describes them.
 
-    They depend on nothing but the arguments. TensorFlow's own shuffling would also depend on its global seed, which may
-    be another when training goes on.
+    They depend on nothing but the arguments.
 
     Args:
         source: what `checked_sources` gave.
         tokenizer: for dynamic masks.
-        start: batches that were seen before; they are read and passed over.
+        batch_size: rows of a whole batch.
+        start: batches that were seen before. How many records each shard has is known, so none of them is read.
+        rows: those of each batch that are wanted here, where others are read elsewhere.
     """
     info = read_info(source.folder)
-    files = tf.data.Dataset.from_generator(
-        lambda: _files(source.folder, [shard["name"] for shard in info["shards"]], seed, once),
-        output_signature=tf.TensorSpec((), tf.string),
-    )
-    features = _features(source.settings)
-    found = tf.data.TFRecordDataset(files).batch(batch_size, drop_remainder=True)
-    found = found.map(lambda texts: _parsed(texts, features), num_parallel_calls=tf.data.AUTOTUNE)
-    if source.settings.masking == "dynamic":
-        found = dynamic_masks(found, _pieces(tokenizer, info, source.folder), _rule(source.settings), seed)
-    found = found.skip(start).prefetch(tf.data.AUTOTUNE)
+    examples = records(source.folder, info["shards"], seed, epochs=1 if once else None, first=start * batch_size)
+    found = batched(examples, source.folder, info, batch_size, tokenizer, seed, first=start, rows=rows)
     if not once:
         return found
     # Keras warns at the end of data whose length it does not know.
     return found.apply(tf.data.experimental.assert_cardinality(source.examples // batch_size - start))
-
-
-def _files(folder: Path, names: Sequence[str], seed: int, once: bool) -> Iterator[str]:
-    """Paths of the shards, in another order in each epoch."""
-    for epoch in range(1) if once else count():
-        for number in np.argsort(draws.uniform((len(names),), "order of shards", seed, epoch), kind="stable"):
-            yield str(folder / names[number])

@@ -14,10 +14,16 @@ from bert_models.heads import MaskedLM
 from bert_models.pretraining.feeding import Source, batches, checked_sources
 from bert_models.pretraining.model import PretrainingModel
 from bert_models.pretraining.recipes import RECIPES, Recipe
+from bert_models.training import distribute
+from bert_models.training.checkpointing import newest_checkpoint
+from bert_models.training.fingerprint import fingerprint
 from bert_models.training.guards import StopWhereNotFinite
 from bert_models.training.optimizers import LAMB, AdamW
 from bert_models.training.record import Record
 from bert_models.training.schedules import WarmupDecay
+from bert_models.training.together import agree, in_step, wait
+
+_CHECKPOINTS = "checkpoints in the folder, which has to be on a disk that all share,"  # in a message of `agree`
 
 
 def pretrain(
@@ -43,6 +49,9 @@ def pretrain(
 
     Every `every` steps the folder gets a checkpoint and a line in `curve.jsonl`. What is drawn depends on the seed and
     on the step only, so training that was interrupted gives the losses that it would have given anyway.
+
+    In several processes, see `bert_models.training.distribute`, all call this with the same arguments. Each reads its
+    rows of every batch, and the first writes to the folder, which all have to see.
 
     Args:
         encoder: as `bert_models.build` makes it, or such a one compressed, or a `MaskedLM`; trained in place. With
@@ -73,7 +82,9 @@ def pretrain(
         OSError: a checkpoint cannot be written; earlier ones are whole.
         TypeError: no encoder, or no `MaskedLM` as teacher.
         ValueError: data of another vocabulary, without the labels that the recipe wants, longer than the encoder's
-            positions, cut or damaged; a checkpoint of another model, or of training with other settings.
+            positions, cut or damaged; a checkpoint of another model, or of training with other settings or another
+            teacher; a batch that the devices cannot share evenly; other arguments in another process.
+        LostProcess: another process ended. Started again, all go on from the last checkpoint.
 
     Example:
         encoder = bert_models.build("tn_bert")
@@ -82,9 +93,11 @@ def pretrain(
     """
     recipe = _recipe(recipe)
     mlm = encoder if isinstance(encoder, MaskedLM) else MaskedLM(encoder)
-    batch_size = _batch_size(recipe, accumulate, every)
+    batch_size, where = _batch_size(recipe, accumulate, every), distribute.place()
+    rows = where.rows(batch_size)
+    distribute.check(mlm, accumulate)
     sources = checked_sources(data, recipe, mlm.encoder.config, tokenizer, batch_size)
-    measured = None if held_out is None else _held_out(held_out, recipe, mlm, tokenizer, batch_size, seed)
+    measured = None if held_out is None else _held_out(held_out, recipe, mlm, tokenizer, batch_size, seed, where)
     model = PretrainingModel(
         mlm, next_sentence=recipe.next_sentence, teacher=teacher, temperature=temperature, label_share=label_share
     )
@@ -93,16 +106,19 @@ def pretrain(
 
     values = recipe.training_values() | {"seed": seed, "accumulate": accumulate, "data": [s.digest for s in sources]}
     if teacher is not None:
-        values |= {"temperature": temperature, "label_share": label_share}
+        values |= {"temperature": temperature, "label_share": label_share, "teacher": fingerprint(teacher)}
     without = () if teacher is None else (teacher,)
-    record = Record(folder, values, keep=keep, without=without, progress=progress)
-    done, last = record.restore(model), recipe.total_steps if steps is None else steps
+    record = Record(folder, values, keep=keep, without=without, progress=progress, writes=where.process == 0)
+    last = recipe.total_steps if steps is None else steps
+    newest = newest_checkpoint(folder)
+    agree({"data or arguments": [values, every, last], _CHECKPOINTS: newest and newest.name})
+    done = record.restore(model)
     for part in parts(recipe, every, done, last):
         source = sources[part.stage]
         guard = StopWhereNotFinite(part.first, accumulate, record.kept)
-        with _told_in_words(source):
+        with _told_in_words(source), in_step(record.kept):
             model.fit(
-                batches(source, tokenizer, batch_size, seed, start=part.in_stage * accumulate),
+                batches(source, tokenizer, batch_size, seed, start=part.in_stage * accumulate, rows=rows),
                 epochs=part.times,
                 steps_per_epoch=part.every * accumulate,
                 validation_data=measured,
@@ -112,6 +128,7 @@ def pretrain(
             )
         if model.stop_training:
             break
+    wait()  # for the first process, which may still write
     return model
 
 
@@ -183,10 +200,13 @@ def _batch_size(recipe: Recipe, accumulate: int, every: int) -> int:
     return recipe.batch_size // accumulate
 
 
-def _held_out(folder, recipe: Recipe, mlm: MaskedLM, tokenizer, batch_size: int, seed: int) -> tf.data.Dataset:
+def _held_out(
+    folder, recipe: Recipe, mlm: MaskedLM, tokenizer, batch_size: int, seed: int, where: distribute.Place
+) -> tf.data.Dataset:
     one_stage = replace(recipe, stages=recipe.stages[:1])
-    (source,) = checked_sources(folder, one_stage, mlm.encoder.config, tokenizer, batch_size=1)
-    return batches(source, tokenizer, min(batch_size, source.examples), seed, once=True)
+    (source,) = checked_sources(folder, one_stage, mlm.encoder.config, tokenizer, where.replicas)
+    size = min(batch_size, source.examples // where.replicas * where.replicas)
+    return batches(source, tokenizer, size, seed, once=True, rows=where.rows(size))
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class PretrainingModel(keras.Model):
             labels = ops.squeeze(x[LABELS], -1)  # [B]
             logits = y_pred["next_sentence_logits"]
             loss = loss + self._told("next_sentence", labels, logits, ops.ones_like(labels, "float32"))
-        return loss + sum(self.losses)
+        return loss + sum(self.losses) / _replicas()
 
     def _told(self, task: str, labels: Any, logits: Any, weights: Any) -> Any:
         """The task's mean cross-entropy; its metrics are updated."""
@@ -123,8 +123,24 @@ def _mlm_inputs(batch):
 
 
 def _mean(values, weights):
+    """The mean over the batch; on each of TensorFlow's replicas its part of it, as Keras adds up their gradients."""
+    total = ops.sum(weights)
+    if _replicas() > 1:
+        import tensorflow as tf
+
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
     # A batch without masked tokens cannot be written; zero weights in all of it would divide by zero.
-    return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1e-5)
+    return ops.sum(values * weights) / ops.maximum(total, 1e-5)
+
+
+def _replicas() -> int:
+    """Replicas of a TensorFlow strategy that compute this batch together. On other backends the batch is whole."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def _check_mlm(value: Any, name: str) -> None:

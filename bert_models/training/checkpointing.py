@@ -73,7 +73,7 @@ def save_checkpoint(
 def _state(model: keras.Model, without: Sequence[keras.Model], step: int) -> list[tuple[str, np.ndarray]]:
     found = []
     for variable in _variables(model, without):
-        value = np.array(keras.ops.convert_to_numpy(variable.value), order="C")
+        value = np.array(variable.numpy(), order="C")  # `ops.convert_to_numpy` knows no metrics of several replicas
         if not np.isfinite(value).all():
             raise FloatingPointError(
                 f"{variable.path} holds values that are not finite at step {step:,}, so no checkpoint is written: "
@@ -131,21 +131,30 @@ def restore_checkpoint(
     variables = _variables(model, without)
     try:
         with safe_open(file, "np") as opened:
-            metadata = opened.metadata() or {}
-            _check_settings(file, metadata, settings or {})
+            step, saved = _read_metadata(file, opened.metadata() or {})
+            _check_settings(file, saved, settings or {})
             names = sorted(opened.keys())
-            _check_same(file, [(name.split("/", 1)[1], opened.get_slice(name)) for name in names], variables)
+            _check_same(file, [(name.partition("/")[2], opened.get_slice(name)) for name in names], variables)
             for name, variable in zip(names, variables, strict=True):
                 variable.assign(opened.get_tensor(name))
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}); remove it to go on from the checkpoint before it.") from None
-    return int(metadata["step"])
+    return step
 
 
-def _check_settings(file: str | Path, metadata: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    if metadata.get("format") != str(FORMAT):
+def _read_metadata(file: str | Path, metadata: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+    """Step and settings."""
+    try:
+        step, saved = int(metadata["step"]), json.loads(metadata["settings"])
+    except (KeyError, ValueError, RecursionError):
+        step, saved = 0, None
+    if metadata.get("format") != str(FORMAT) or not isinstance(saved, dict):
         raise ValueError(f"{file} is no checkpoint of training in format {FORMAT}; give an empty folder.")
-    saved, given = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
+    return step, saved
+
+
+def _check_settings(file: str | Path, saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    given = json.loads(json.dumps(settings))
     for name in sorted({*saved, *given}):
         if saved.get(name) != given.get(name):
             raise ValueError(

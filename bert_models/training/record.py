@@ -25,6 +25,7 @@ class Record(keras.callbacks.Callback):
         keep: so many checkpoints stay.
         without: parts of the model that do not change.
         progress: called with every line.
+        writes: False: state is restored, but nothing written or told. Of several processes the first one writes.
 
     Example:
         record = Record("run", {"batch_size": 32})
@@ -40,10 +41,11 @@ class Record(keras.callbacks.Callback):
         keep: int = 2,
         without: Sequence[keras.Model] = (),
         progress: Callable[[dict[str, Any]], None] | None = None,
+        writes: bool = True,
     ):
         super().__init__()
         self._folder, self._settings, self._keep, self._without = Path(folder), dict(settings), keep, tuple(without)
-        self._progress = progress
+        self._progress, self._writes = progress, writes
         self._first, self._every = 0, 1
         self._seconds, self._since = 0.0, None
 
@@ -60,7 +62,8 @@ class Record(keras.callbacks.Callback):
         """
         newest = newest_checkpoint(self._folder)
         step = restore_checkpoint(newest, model, self._settings, without=self._without) if newest else 0
-        curve.trim(self.curve_file, step)
+        if self._writes:
+            curve.trim(self.curve_file, step)
         self._seconds = max((row["cpu_seconds"] for row in curve.read(self.curve_file)), default=0.0)
         return step
 
@@ -83,6 +86,8 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._count_time()
+        if not self._writes:
+            return
         step = self._first + (epoch + 1) * self._every
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"step": step, **{name: float(value) for name, value in (logs or {}).items()}, "learning_rate": rate}

@@ -109,8 +109,13 @@ def test_refuses_a_damaged_file_and_one_of_something_else(tmp_path):
         restore_checkpoint(file, model())
     from safetensors.numpy import save_file
 
-    save_file({"a": X}, file)
-    with pytest.raises(ValueError, match="is no checkpoint of training in format 1"):
+    good = {"format": "1", "step": "1", "settings": "{}"}
+    for metadata in (None, {"format": "1"}, *({**good, name: "["} for name in good), {**good, "settings": "[]"}):
+        save_file({"a": X}, file, metadata)
+        with pytest.raises(ValueError, match="is no checkpoint of training in format 1"):
+            restore_checkpoint(file, model())
+    save_file({"a": X}, file, good)
+    with pytest.raises(ValueError, match="is of another model"):
         restore_checkpoint(file, model())
 
 

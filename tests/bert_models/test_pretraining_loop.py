@@ -17,6 +17,7 @@ import pytest
 
 from bert_models.config import BertConfig
 from bert_models.encoder import build_encoder
+from bert_models.heads import MaskedLM
 from bert_models.kinds import ExpandCondense
 from bert_models.pretraining.loop import Part, parts, pretrain
 from bert_models.pretraining.pipeline import write_pretraining_data
@@ -41,9 +42,9 @@ def text(seed=0, documents=20):
 
 def encoder(seed=0, vocab_size=38, **fields):
     keras.utils.set_random_seed(seed)
-    fields = {"hidden_size": 16, "num_heads": 2, "num_layers": 1, "max_positions": 16, **fields}
+    sizes = {"hidden_size": 16, "num_heads": 2, "num_layers": 1, "max_positions": 16}
     kinds = {"feed_forward": ExpandCondense(block_size=8), "output_bias": False}
-    return build_encoder(BertConfig(vocab_size=vocab_size, **kinds, **fields))
+    return build_encoder(BertConfig(vocab_size=vocab_size, **{**sizes, **kinds, **fields}))
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,18 @@ def test_refused_before_any_work(data, tmp_path_factory, changes, message):
     with pytest.raises(ValueError, match=message):
         pretrain(made, data / "pairs", folder, **given)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_another_teacher_is_noticed(data, tmp_path):
+    teachers = [MaskedLM(encoder(seed)) for seed in (1, 1, 2)]
+    for teacher in teachers[:2]:
+        pretrain(encoder(), data / "pairs", tmp_path, RECIPE, every=1, steps=1, teacher=teacher)
+    for other in (teachers[2], None):
+        with pytest.raises(
+            ValueError, match=r"was trained with .*(teacher|label_share)=.*, now it is .*: go on with the same"
+        ):
+            pretrain(encoder(), data / "pairs", tmp_path, RECIPE, every=1, steps=2, teacher=other)
 
 
 def test_data_without_pairs_or_damaged(data, tmp_path):
