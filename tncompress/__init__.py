@@ -28,16 +28,19 @@ _WHERE = {
     "TNFeedForward": "tncompress.layers.feed_forward",
     "TNEmbedding": "tncompress.layers.embedding",
     "Budget": "tncompress.fitting.budget",
+    "BudgetError": "tncompress.fitting.budget",
     "find_sites": "tncompress.conversion.sites",
     "Calibration": "tncompress.conversion.calibrate",
     "calibrate": "tncompress.conversion.calibrate",
     "replace_dense": "tncompress.conversion.replace",
     "densify": "tncompress.conversion.replace",
+    "preview": "tncompress.conversion.preview",
     "fold": "tncompress.conversion.folding",
     "unfold": "tncompress.conversion.folding",
     "recover": "tncompress.conversion.recover",
     "load": "tncompress.conversion.saving",
     "report": "tncompress.reporting.report",
+    "export": "tncompress.exporting.export",
 }
 
 __all__ = list(_WHERE)

@@ -12,7 +12,7 @@ from tncompress.conversion.gathered import are_moments
 from tncompress.conversion.gradients import Objective
 from tncompress.conversion.sites import Site
 from tncompress.fitting.allocate import smallest_params
-from tncompress.fitting.budget import Budget, Target
+from tncompress.fitting.budget import Budget, BudgetError, Target
 from tncompress.fitting.choice import BANDS, NARROW, Bands, Choice, choice_from_config
 from tncompress.forms import Form, get_form
 from tncompress.forms.form import holds
@@ -58,7 +58,7 @@ def kept_fraction(budget: Budget, sites: Sequence[Site], fixed: int) -> float:
     """Of the chosen sites' parameters; 1 for a budget of something else.
 
     Raises:
-        ValueError: if the rest of the model alone has more parameters than the budget.
+        BudgetError: if the rest of the model alone has more parameters than the budget.
     """
     if budget.kind == "keep":
         return budget.limit
@@ -66,7 +66,7 @@ def kept_fraction(budget: Budget, sites: Sequence[Site], fixed: int) -> float:
         return 1.0
     total = sum(site.num_params for site in sites if not site.reason)
     if budget.limit <= fixed:
-        raise ValueError(
+        raise BudgetError(
             f"{budget} is less than the {fixed:,} parameters of the model that are not in chosen layers; raise it or "
             "choose more layers."
         )

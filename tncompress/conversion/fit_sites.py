@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tncompress.conversion.batches import Mask
+from tncompress.conversion.curves import Spectrum
 from tncompress.conversion.dense_maps import bias_of
 from tncompress.conversion.elastic import components
 from tncompress.conversion.pairs import Pair
@@ -19,6 +20,7 @@ from tncompress.conversion.walking import locate
 from tncompress.fitting.choice import NARROW, Bands, Choice
 from tncompress.fitting.embedding import EmbeddingFit, fit_embedding
 from tncompress.fitting.fit import fit
+from tncompress.fitting.offers import spectrum
 from tncompress.fitting.place import Place, Table, hidden_covariance, inputs_of, outputs_of
 from tncompress.fitting.units import narrow
 from tncompress.forms import Form, low_rank
@@ -27,6 +29,7 @@ from tncompress.linalg import psd_root
 from tncompress.progress import progress_bar
 
 ROOM = "the budget has room for it as it is"
+MOST_WORK = 1e10  # of a spectrum, some 0.4 s: 768 x 3072 has one, 1024 x 4096 has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +142,7 @@ def _fit_place(
     if elastic and choice.form == low_rank.FORM.name:
         mean = seen.moments.mean if seen.centred and seen.moments is not None else None
         ordered = components(*cores, seen.metrics, seen.unit, mean)
+    curve = Spectrum.of(spectrum(seen)) if choice.form == low_rank.FORM.name and _is_quick(seen) else None
     if narrowed is not None and narrowed.units_in is not None:  # against all hidden units
         seen, approximation = place, _with_zeros(approximation, narrowed.units_in, len(place.kernel))
     errors = seen.errors(approximation)
@@ -153,10 +157,17 @@ def _fit_place(
         errors.loss,
         predicted_loss=errors.predicted_loss,
         held_out_ratio=errors.held_out_ratio,
+        spectrum=curve,
         **ordered,
     )
     stored, order = pivoted(*cores) if choice.pivots else (cores, None)
     return Fitted(stored, order, bias), outcome
+
+
+def _is_quick(place: Place) -> bool:
+    """Whether a spectrum, which nothing but the report shows, costs little beside the fit."""
+    small, large = sorted(place.kernel.shape)
+    return small * large**2 <= MOST_WORK
 
 
 def _with_zeros(rows: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:

@@ -163,7 +163,7 @@ def moments_of(
         warnings.warn(
             f"{len(few)} layers saw fewer vectors than they have features (e.g. {few[0].path!r}: "
             f"{moments[few[0].path].count} for {few[0].in_dim}); calibrate on more inputs.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return moments
 

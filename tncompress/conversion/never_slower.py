@@ -13,6 +13,7 @@ from tncompress.conversion.sites import Site
 from tncompress.conversion.surgery import network_for
 from tncompress.conversion.timing import time_layers
 from tncompress.conversion.walking import locate
+from tncompress.fitting.budget import BudgetError
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.progress import progress_bar
 
@@ -51,8 +52,8 @@ def settled(
         dense = f"{asked - len(chosen)} of {asked} layers stay dense, because they are slower here as networks"
         try:
             plan = plan_for([site for site in sites if site.path in chosen], left)
-        except ValueError as error:
-            raise ValueError(f"{error} ({dense}.)" if len(chosen) < asked else str(error)) from None
+        except BudgetError as error:
+            raise BudgetError(f"{error} ({dense}.)" if len(chosen) < asked else str(error)) from None
         times = timed(model, plan.choices, tokens, progress)
         measured |= times
         together = [(*pair.first, pair.second) for pair in left]

@@ -2,18 +2,19 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 from keras import ops
 
+from tncompress.conversion.curves import Front, front_of
 from tncompress.conversion.dense_maps import kernel_of
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate
 from tncompress.fitting.allocate import choose, near_budget
-from tncompress.fitting.budget import Budget, Price, Target
+from tncompress.fitting.budget import Budget, BudgetError, Price, Target
 from tncompress.fitting.choice import BANDS, Bands, Choice
 from tncompress.fitting.fit import metrics_of
 from tncompress.fitting.frequencies import TokenCounts
@@ -38,10 +39,15 @@ class Plan:
     Args:
         choices: by path.
         units: hidden units that stay, by the path of the layer that takes them; only where some leave.
+        losses: what places lose, by path; of places that were decided together, by that of the last. Empty where
+            sizes alone decided.
+        front: what the budget could have chosen; None where each place had its own.
     """
 
     choices: Choices
     units: Mapping[str, np.ndarray]
+    losses: Mapping[str, float] = field(default_factory=dict)
+    front: Front | None = None
 
 
 class Places(Mapping[str, Place | Table]):
@@ -141,7 +147,7 @@ def globally(
         progress: show a bar.
 
     Raises:
-        ValueError: if even the smallest networks are over the budget; the message tells the smallest that is possible.
+        BudgetError: if even the smallest networks are over it; the message tells the smallest that is possible.
     """
     price = budget.price(target)
     dense = {path: price(None, places.dims(path), places.is_table(path)) for path in places}
@@ -154,9 +160,11 @@ def globally(
     fraction = min(1.0, limit / max(sum(dense.values()), 1e-300)) if limit is not None else 0.0
     menus: list[list[Offer]] = []
     faster: list[list[Offer]] = []
+    loss = "objective"
     estimated = target is not None and not target.is_here  # else it is measured, later
     for group in progress_bar(groups, "Planning", shown=progress):
         members = [places[path] for path in group]
+        loss = next((place.loss for place in members if place.loss != "objective"), loss)
         dims = [place.dims for place in members]
         step = target.step(dims) if target else min(rank_step(pair, (fraction or 0.5) * kernels) for pair in dims)
         menu = _menu(members, forms, pivots, step)
@@ -169,7 +177,7 @@ def globally(
     if limit is not None:
         smallest = sum(menu[0].cost for menu in menus)
         if smallest > limit:
-            raise ValueError(_impossible(budget, fixed, smallest, sum(dense.values())))
+            raise BudgetError(_impossible(budget, fixed, smallest, sum(dense.values())))
         floors = [FLOOR * fraction * sum(dense[path] for path in group) for group in groups]
         fed = list(map(_above_floor, menus, floors))
         menus = fed if sum(menu[0].cost for menu in fed) <= limit else menus
@@ -180,7 +188,8 @@ def globally(
         choices.update(zip(group, _picked(offer), strict=True))
         if isinstance(offer.what, Width) and len(offer.what.units) < places.dims(group[-1])[0]:
             units[group[-1]] = offer.what.units
-    return Plan(choices, units)
+    losses = {group[-1]: offer.loss for group, offer in zip(groups, chosen, strict=True)}
+    return Plan(choices, units, losses, front_of(menus, chosen, budget.kind, loss))
 
 
 def _menu(members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool, step: int) -> list[Offer]:
@@ -207,7 +216,7 @@ def _if_enough(
     warnings.warn(
         f"Within this budget some layers are slower on {target.device.name} than dense, by estimate; keep more, "
         "choose fewer layers, or more tokens at once.",
-        stacklevel=5,
+        stacklevel=6,
     )
     return menus
 

@@ -9,30 +9,22 @@ import keras
 import numpy as np
 
 from tncompress.conversion.arguments import (
-    NARROW_FORM,
     Recipe,
     check_elastic,
     check_objective_data,
     checked_budget,
     checked_forms,
-    checked_recipe,
     checked_target,
-    is_global,
-    kept_fraction,
     refit_data,
-    wants_pairs,
-    with_reasons,
 )
 from tncompress.conversion.calibrate import Mask
+from tncompress.conversion.curves import Front
+from tncompress.conversion.deciding import Request, decide
 from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
-from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
-from tncompress.conversion.never_slower import settled
-from tncompress.conversion.pairs import Pair
-from tncompress.conversion.planning import Places, Plan, globally, uniform
-from tncompress.conversion.saving import Compression, Outcome, Times, compression_of, put_choices, remember
-from tncompress.conversion.sites import Filter, Site, find_sites
+from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
+from tncompress.conversion.sites import Filter, Site
 from tncompress.conversion.surgery import (
     classes_of,
     copy_model,
@@ -43,7 +35,6 @@ from tncompress.conversion.surgery import (
 )
 from tncompress.conversion.walking import locate, walk
 from tncompress.fitting.budget import Budget
-from tncompress.fitting.choice import Bands, Choice
 from tncompress.fitting.embedding import EmbeddingFit
 from tncompress.forms import Form
 from tncompress.hardware.device import Device
@@ -135,55 +126,36 @@ def replace_dense(
     if refit is True and isinstance(calibration, Iterator):
         calibration = list(calibration)  # gone over again
     refitted_on = refit_data(refit, calibration, elastic)
-    target = checked_target(device, tokens, recipe)
-    over_all = is_global(allocation, forms, calibration, objective, budget, embeddings, target)
-    if recipe is None:
-        sites = find_sites(model, include, exclude, embeddings=embeddings)
-        fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
-        fraction = kept_fraction(budget, sites, fixed)
-        sites = with_reasons(sites, fraction, forms, over_all)
-        chosen = [site for site in sites if not site.reason]
-        choices = None
-    else:
-        sites = find_sites(model, embeddings=True, smallest_table=0)
-        choices = checked_recipe(recipe, sites)
-        chosen = [site for site in sites if site.path in choices]
-    check_weights(model, chosen)
-    copy = copy_model(model)
-    moments = moments_of(copy, chosen, calibration, objective, mask, progress, in_order=over_all)
-    pairs = pairs_of(copy, chosen, moments) if wants_pairs(forms, choices, chosen) else []
-    times: dict[str, Times] = {}
-
-    def shared_out(some: Sequence[Site], pairs: Sequence[Pair]) -> Plan:
-        fixed = model.count_params() - sum(site.num_params for site in some)
-        menu = [form for form in forms if form is not NARROW_FORM]
-        # Pivots put outputs in order one by one, which accelerators are slow at.
-        identity = pivots and not elastic and (target is None or target.device.kind == "cpu")
-        settings = {"pivots": identity, "elastic": elastic, "target": target, "progress": progress}
-        return globally(Places(copy, some, moments), budget, fixed, menu, pairs, **settings)
-
-    if choices is not None:
-        plan = Plan(choices, {})
-    elif not over_all:
-        plan = uniform(Places(copy, chosen, moments), fraction, forms, progress)
-    elif target is None or not target.is_here:
-        plan = shared_out(chosen, pairs)
-    else:
-        plan, times, sites = settled(copy, sites, pairs, target.tokens, shared_out, progress)
-        chosen = [site for site in sites if not site.reason]
-        pairs = [pair for pair in pairs if pair.second in plan.choices]
-    places = Places(copy, chosen, moments)
-    outcomes, fitted, units = fit_all(copy, chosen, places, plan, pairs, forms, seed, elastic, progress)
+    request = Request(
+        budget=budget,
+        forms=forms,
+        target=checked_target(device, tokens, recipe),
+        include=include,
+        exclude=exclude,
+        embeddings=embeddings,
+        calibration=calibration,
+        objective=objective,
+        mask=mask,
+        allocation=allocation,
+        pivots=pivots,
+        elastic=elastic,
+        recipe=recipe,
+        progress=progress,
+    )
+    decision = decide(model, request, copy_model)
+    copy, chosen, plan, pairs = decision.model, decision.chosen, decision.plan, decision.pairs
+    moments = decision.moments
+    outcomes, fitted, units = fit_all(copy, chosen, decision.places, plan, pairs, forms, seed, elastic, progress)
     _install(copy, outcomes, fitted)
     if refitted_on is not None:
         outcomes = refit_all(model, copy, refitted_on, outcomes, units, moments, mask, progress)
     done = {outcome.path: outcome for outcome in outcomes}
-    skipped = {site.path: _skipped(site, choices) for site in sites if site.path not in done}
+    skipped = {site.path: _skipped(site, decision.by_recipe) for site in decision.sites if site.path not in done}
     probe = getattr(moments, "probe", None)
     measured_loss = None if probe is None else probe.changed(model, copy)
-    found = [done.get(site.path) or skipped[site.path] for site in sites]
-    found = [replace(outcome, times=times.get(outcome.path)) for outcome in found]
-    small = _remembered(model, copy, found, measured_loss)
+    found = [done.get(site.path) or skipped[site.path] for site in decision.sites]
+    found = [replace(outcome, times=decision.times.get(outcome.path)) for outcome in found]
+    small = _remembered(model, copy, found, measured_loss, plan.front)
     compile_like(small, model)
     return small
 
@@ -242,11 +214,16 @@ def _install(model: keras.Model, outcomes: Sequence[Outcome], fitted: Mapping[st
 
 
 def _remembered(
-    model: keras.Model, copy: keras.Model, outcomes: Sequence[Outcome], measured_loss: float | None
+    model: keras.Model,
+    copy: keras.Model,
+    outcomes: Sequence[Outcome],
+    measured_loss: float | None,
+    front: Front | None,
 ) -> keras.Model:
     earlier = compression_of(copy)
     if earlier is None:
-        return remember(copy, Compression(model_config(model), tuple(outcomes), model.count_params(), measured_loss))
+        compression = Compression(model_config(model), tuple(outcomes), model.count_params(), measured_loss, front)
+        return remember(copy, compression)
     # Compressed once more: the same dense model, and what was a network already stays as it was described then.
     before = {outcome.path: outcome for outcome in earlier.outcomes if outcome.path in earlier.recipe}
     found = tuple(before.get(o.path, o) for o in outcomes)
@@ -275,6 +252,6 @@ def _own_objects(model: keras.Model) -> dict[str, Any]:
     return {getattr(f, "__name__", type(f).__name__): f if hasattr(f, "__name__") else type(f) for f in found}
 
 
-def _skipped(site: Site, choices: Mapping[str, Choice | Bands | None] | None) -> Outcome:
-    reason = site.reason or ("not in the recipe" if choices is not None else None)
+def _skipped(site: Site, by_recipe: bool) -> Outcome:
+    reason = site.reason or ("not in the recipe" if by_recipe else None)
     return Outcome(site.path, site.in_dim, site.out_dim, reason=reason, params=site.num_params, is_table=site.is_table)

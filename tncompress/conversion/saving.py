@@ -5,10 +5,7 @@ model, puts the empty networks in, and lets Keras load the weights: classes that
 nothing of it, nothing is unpickled, and safe mode stays on.
 """
 
-import contextlib
-import importlib
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +16,9 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tncompress.conversion.curves import Front, Spectrum
 from tncompress.conversion.embeddings import put_embeddings
+from tncompress.conversion.opening import checked_config, import_own_modules, weights_within
 from tncompress.conversion.surgery import first_line, put_networks, rebuilt
 from tncompress.fitting.choice import Bands, Choice, choice_from_config
 from tncompress.layers.dense import TNDense
@@ -53,6 +52,7 @@ class Outcome:
         is_table: it is a table of embeddings, its dimensions are tokens and features.
         times: of the layer before and after, where they were measured.
         losses, codes: of each component of an elastic network, see `tncompress.conversion.elastic`.
+        spectrum: singular values that a low-rank network cuts off at its rank.
     """
 
     path: str
@@ -71,11 +71,14 @@ class Outcome:
     times: Times | None = None
     losses: tuple[float, ...] = ()
     codes: tuple[float, ...] = ()
+    spectrum: Spectrum | None = None
 
     def to_config(self) -> dict:
         """A JSON-able value from which `from_config` makes this outcome again."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        if self.spectrum:
+            lists["spectrum"] = self.spectrum.to_config()
         return {**values, **lists, "choice": self.choice.to_config() if self.choice else None}
 
     @classmethod
@@ -85,6 +88,7 @@ class Outcome:
         tuples = {name: tuple(config.get(name, ())) for name in ("losses", "codes")}
         if config.get("times") is not None:
             tuples["times"] = Times(*config["times"])
+        tuples["spectrum"] = Spectrum.from_config(config.get("spectrum"))
         return cls(**{**config, **tuples, "choice": choice_from_config(choice) if choice else None})
 
 
@@ -98,12 +102,14 @@ class Compression:
         params: of the dense model; None if it is not known.
         measured_loss: what changed about the objective on calibration inputs that were held out, as a fraction of its
             variance; None without an objective.
+        front: what the budget could have chosen; None where each layer had its own, or a recipe chose.
     """
 
     dense: Mapping
     outcomes: tuple[Outcome, ...]
     params: int | None = None
     measured_loss: float | None = None
+    front: Front | None = None
 
     @property
     def recipe(self) -> dict[str, Choice | Bands]:
@@ -127,13 +133,15 @@ class CompressedModel:
             "outcomes": [outcome.to_config() for outcome in self._compression.outcomes],
             "params": self._compression.params,
             "measured_loss": self._compression.measured_loss,
+            "front": self._compression.front.to_config() if self._compression.front else None,
         }
 
     @classmethod
     def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> keras.Model:
         model = rebuilt(config["dense"], custom_objects)
         outcomes = tuple(map(Outcome.from_config, config["outcomes"]))
-        compression = Compression(config["dense"], outcomes, config.get("params"), config.get("measured_loss"))
+        front = Front.from_config(config.get("front"))
+        compression = Compression(config["dense"], outcomes, config.get("params"), config.get("measured_loss"), front)
         put_choices(model, compression.recipe)
         return remember(model, compression)
 
@@ -207,9 +215,14 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep
         raise ValueError(
             f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras')."
         )
-    _import_own_modules(path)
     try:
-        model = keras.saving.load_model(path, custom_objects=custom_objects)
+        config = checked_config(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be loaded ({error}): it is damaged, or not to be trusted.") from None
+    import_own_modules(config)
+    try:
+        with weights_within(path.stat().st_size):
+            model = keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
         raise ValueError(
             f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
@@ -220,12 +233,3 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep
     from tncompress.conversion.elastic import shrunk  # which knows of compressed models from here
 
     return shrunk(model, keep)
-
-
-def _import_own_modules(path: Path) -> None:
-    """Let Keras know the classes of this distribution's two packages that the file names, and of no other."""
-    with zipfile.ZipFile(path) as archive:
-        config = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
-    for module in sorted(set(re.findall(r'"module": "((?:tncompress|bert_models)\.[\w.]+)"', config))):
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(module)

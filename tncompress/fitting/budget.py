@@ -28,6 +28,10 @@ _MEANINGS = {
 }
 
 
+class BudgetError(ValueError):
+    """Even the smallest networks of the chosen layers are over a budget."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """One limit for all chosen layers together, instead of a fraction for each. Give exactly one.

@@ -56,6 +56,11 @@ class Place:
         return self.moments is not None and self.moments.gradients is not None
 
     @property
+    def loss(self) -> str:
+        """What losses are of: "objective", or energy of the "outputs" or the "weights"."""
+        return "objective" if self.has_objective else "outputs" if self.moments else "weights"
+
+    @property
     def unit(self) -> float:
         """What a squared error is multiplied by to be a loss."""
         if self.has_objective:
@@ -145,6 +150,11 @@ class Table:
     def moment(self) -> np.ndarray | None:
         """What weights an error of the features."""
         return None if self.gradients is None else self.gradients.second
+
+    @property
+    def loss(self) -> str:
+        """What losses are of: "objective", or energy of the "outputs"."""
+        return "outputs" if self.gradients is None else "objective"
 
     @property
     def unit(self) -> float:

@@ -1,18 +1,23 @@
-"""`report`: what became of every dense layer of a model, as a table, as JSON, and as the recipe to do it again."""
+"""`report`: what became of every dense layer of a model, as a table, a page, JSON, and the recipe to do it again."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import keras
 
+from tncompress.conversion.curves import Front, Spectrum
 from tncompress.conversion.saving import Outcome, compression_of
 from tncompress.conversion.sites import Site, find_sites
 from tncompress.conversion.walking import walk
 from tncompress.fitting.budget import flops_of
+from tncompress.fitting.choice import Choice
+from tncompress.forms import low_rank
+from tncompress.reporting.grouping import kinds_of, networks_of
+from tncompress.reporting.table import parts_of, text_of
 
 FAR_ABOVE = 1.5  # held-out errors over those of the fit that call for more calibration data
 
@@ -37,6 +42,8 @@ class Row:
         method: how the cores were fitted.
         reason: why it stayed dense.
         seconds_before, seconds_after: of the layer and of its network, measured side by side where it was asked for.
+        rank: of a low-rank network.
+        spectrum: the singular values that it was cut from, as inputs and objective weight them.
     """
 
     layer: str
@@ -56,6 +63,8 @@ class Row:
     reason: str | None
     seconds_before: float | None = None
     seconds_after: float | None = None
+    rank: int | None = None
+    spectrum: Spectrum | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Report:
         params_before, params_after: of the whole model.
         recipe: `{path: {"form": ..., "spec": ...}}`, for `replace_dense(recipe=...)`.
         measured_loss: what changed about the objective on held-out calibration inputs, as a fraction of its variance.
+        front: what the budget could have chosen; None where each layer had its own, or a recipe chose.
     """
 
     model: str
@@ -76,6 +86,7 @@ class Report:
     params_after: int
     recipe: dict[str, dict]
     measured_loss: float | None = None
+    front: Front | None = None
 
     @property
     def predicted_loss(self) -> float | None:
@@ -106,64 +117,42 @@ class Report:
         return sum(row.params_after for row in self.replaced) / before if before else 1.0
 
     def to_json(self) -> str:
-        """The whole report for machines."""
-        more = {"keep": self.keep, "predicted_loss": self.predicted_loss, "warnings": self.warnings}
+        """The whole report for machines, with what the page shows besides: totals, kinds of layers, networks once."""
+        totals = {
+            f"{what}_{when}": sum(getattr(row, f"{what}_{when}") for row in self.replaced)
+            for what in ("params", "flops")
+            for when in ("before", "after")
+        }
+        more = {
+            "keep": self.keep,
+            "smaller": self.params_before / max(self.params_after, 1),
+            "predicted_loss": self.predicted_loss,
+            "warnings": self.warnings,
+            "replaced": {"layers": len(self.replaced), "of": len(self.rows), **totals},
+            "kinds": kinds_of(self.rows, self.params_before, self.params_after),
+            "networks": networks_of(self.rows),
+        }
         return json.dumps({**asdict(self), **more}, indent=2)
 
-    def __str__(self) -> str:
-        from rich.console import Console
+    def save_html(self, path: str | os.PathLike) -> Path:
+        """Write the one-page report, a file that needs nothing else; an older one stays until this one is whole.
 
-        longest = max((len(row.layer) for row in self.rows), default=0)
-        wide = 26 if any(row.seconds_before for row in self.rows) else 0
-        console = Console(width=max(128, longest + 100) + wide, force_terminal=False, color_system=None)
-        with console.capture() as captured:
-            for part in self.__rich_console__(console, None):
-                console.print(part)
-        return captured.get().rstrip()
+        Args:
+            path: of the file.
+
+        Raises:
+            FileNotFoundError: its folder does not exist.
+            IsADirectoryError: it is a folder.
+        """
+        from tncompress.reporting.page import page, write
+
+        return write(path, page(self.to_json()))
+
+    def __str__(self) -> str:
+        return text_of(self)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
-        """The table; layers that stayed dense stand below it with their reasons."""
-        from rich.table import Table
-
-        table = Table(title=f"{self.model}: {len(self.replaced)} of {len(self.rows)} layers are networks")
-        for title in ("layer", "form", "sizes"):
-            table.add_column(title, overflow="fold")
-        timed = any(row.seconds_before for row in self.replaced)
-        for title in ("params", "FLOPs", *(["ms"] if timed else []), "error: weights", "outputs", "objective"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for row in self.replaced:
-            table.add_row(
-                row.layer,
-                row.form,
-                row.sizes,
-                f"{row.params_before:,} -> {row.params_after:,}",
-                f"{row.flops_before:,} -> {row.flops_after:,}",
-                *([_milliseconds(row)] if timed else []),
-                _number(row.weight_error),
-                _number(row.output_error),
-                _number(row.loss_error),
-            )
-        yield table
-        yield from dict.fromkeys(f"{row.form}: {row.equation}" for row in self.replaced)
-        methods = Counter(row.method for row in self.replaced)
-        yield from (f"Fitted by {method}: {count} layers." for method, count in methods.items())
-        yield self.totals()
-        yield from (f"Warning: {warning}" for warning in self.warnings)
-        yield from self._left_dense()
-
-    def _left_dense(self) -> Iterator[Any]:
-        """A paragraph for every reason, with the layers that it holds for."""
-        from rich.padding import Padding
-        from rich.text import Text
-
-        reasons: dict[str | None, list[Row]] = {}
-        for row in self.rows:
-            if not row.form:
-                reasons.setdefault(row.reason, []).append(row)
-        for reason, rows in reasons.items():
-            params = sum(row.params_before for row in rows)
-            yield Text(f"Left dense ({params:,} parameters), {reason}:")
-            yield Padding(Text(", ".join(row.layer for row in rows)), (0, 0, 0, 2), expand=False)
+        return parts_of(self)
 
     def totals(self) -> str:
         """Kernels and whole model, before and after, and what is known of the objective: two lines or three."""
@@ -197,7 +186,8 @@ def report(model: keras.Model) -> Report:
     before = compression.params if compression else None
     if before is None:  # what a larger model, or a part of this one, remembers
         before = after + sum(row.params_before - row.params_after for row in rows)
-    return Report(model.name, rows, before, after, recipe, compression.measured_loss if compression else None)
+    known = (compression.measured_loss, compression.front) if compression else ()
+    return Report(model.name, rows, before, after, recipe, *known)
 
 
 def _outcomes(model: keras.Model) -> list[Outcome]:
@@ -236,15 +226,7 @@ def _row(outcome: Outcome) -> Row:
         outcome.held_out_ratio,
         outcome.method,
         outcome.reason,
-        *(outcome.times or ()),
+        *(outcome.times or (None, None)),
+        choice.spec.core_shapes[0][-1] if isinstance(choice, Choice) and choice.form == low_rank.FORM.name else None,
+        outcome.spectrum,
     )
-
-
-def _milliseconds(row: Row) -> str:
-    if row.seconds_before is None or row.seconds_after is None:
-        return ""
-    return f"{1e3 * row.seconds_before:.3g} -> {1e3 * row.seconds_after:.3g}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

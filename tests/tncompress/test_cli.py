@@ -1,0 +1,421 @@
+"""The commands: what they tell is what the library computes; limits and mistakes end as they should."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cli import as_json, done, run, write_bert, write_stack, write_texts, write_vectors
+from click.shell_completion import BashComplete
+from encoders import batch_of, encoder_of, randomised
+
+import tncompress
+from bert_models import PRESETS, param_counts
+from bert_models.checkpoints.loading import load as load_bert
+from tncompress.cli import main
+from tncompress.cli.compare import differences
+from tncompress.forms import FORMS
+
+COMMANDS = ("bench", "compare", "compress", "count", "export", "forms", "plan", "report")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Files: `bert` with a vocabulary, `stack.keras`, `small.keras` made of it, `texts.txt`, `x.npy`."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_bert(folder / "bert")
+    stack = write_stack(folder / "stack.keras")
+    write_texts(folder / "texts.txt")
+    write_vectors(folder / "x.npy")
+    tncompress.replace_dense(tncompress.load(stack), keep=0.5).save(folder / "small.keras")
+    return folder
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch):
+    """The same, within an empty folder where results go."""
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+# -- count -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_count_of_a_preset(preset):
+    found = as_json("count", preset)
+    assert found["params"] == param_counts(PRESETS[preset].config).encoder
+    for key in ("params", "bytes", "flops"):
+        sums = [sum(part[key] or 0 for part in found[parts]) for parts in ("layers", "kinds")]
+        assert sums == [found[key]] * 2
+
+
+def test_count_of_a_preset_loads_neither_keras_nor_tensorflow():
+    code = """
+import sys
+from tncompress.cli import main
+try:
+    main(["count", "bert_en_uncased_L-24_H-1024_A-16", "--json"], prog_name="tncompress")
+finally:
+    import time
+    heavy = [name for name in ("keras", "tensorflow", "jax", "torch") if name in sys.modules]
+    print(heavy, time.process_time(), file=sys.stderr)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    loaded, seconds = told.split("] ")
+    assert loaded == "["
+    assert float(seconds) < 3
+
+
+def test_count_of_files_is_that_of_the_model(here):
+    encoder = load_bert(here / "bert")
+    small = tncompress.replace_dense(encoder, keep=0.5, include="feed_forward")
+    small.save("small.keras")
+    encoder.save("encoder.keras")
+    described, whole, compressed = (as_json("count", name) for name in (here / "bert", "encoder.keras", "small.keras"))
+    assert described["params"] == whole["params"] == encoder.count_params()
+    assert compressed["params"] == small.count_params()
+    assert compressed["bytes"] == 4 * small.count_params()
+    rows = {row.layer: row for row in tncompress.report(small).rows}
+    for layer in compressed["layers"]:
+        if layer["kind"] == "network":
+            assert layer["flops"] == rows[layer["layer"]].flops_after
+
+
+# -- plan ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--keep", "0.4"],
+        ["--keep", "0.5", "--form", "kronecker", "--form", "low_rank"],
+        ["--params", "700", "--allocation", "global"],
+        ["--keep", "0.6", "--form", "narrow", "--form", "low_rank", "--objective", "outputs", "--calibration", "x.npy"],
+        ["--keep", "0.5", "--device", "tpu-v5e"],
+    ],
+    ids=lambda options: " ".join(options[:6]),
+)
+def test_compress_does_what_plan_says(here, options):
+    options = [here / "x.npy" if option == "x.npy" else option for option in options]
+    before = (here / "stack.keras").read_bytes()
+    expected = as_json("plan", here / "stack.keras", *options, "--out", "recipe.json")
+    assert (here / "stack.keras").read_bytes() == before
+    found = as_json("compress", here / "stack.keras", "out.keras", *options)
+    assert found["params_after"] == expected["params_after"] == tncompress.load("out.keras").count_params()
+    assert found["recipe"] == expected["recipe"] == json.loads(Path("recipe.json").read_text())
+    for row, other in zip(found["rows"], expected["rows"], strict=True):
+        assert [row[key] for key in ("layer", "form", "sizes", "flops_after")] == [
+            other[key] for key in ("layer", "form", "sizes", "flops_after")
+        ]
+
+
+def test_the_loss_that_plan_tells_is_that_of_the_fit(here):
+    expected = as_json("plan", here / "stack.keras", "--keep", "0.4")
+    found = as_json("compress", here / "stack.keras", "weights.keras", "--keep", "0.4")
+    for row, other in zip(found["rows"], expected["rows"], strict=True):
+        assert other["loss"] == pytest.approx(row["weight_error"] ** 2, rel=1e-4)
+    calibrated = ["--keep", "0.4", "--calibration", here / "x.npy", "--objective", "outputs"]
+    expected = as_json("plan", here / "stack.keras", *calibrated)
+    found = as_json("compress", here / "stack.keras", "objective.keras", *calibrated)
+    assert expected["predicted_loss"] == pytest.approx(found["predicted_loss"], rel=1e-3)
+
+
+def test_a_recipe_is_written_and_taken(here):
+    done("plan", here / "stack.keras", "--keep", "0.3")
+    expected = as_json("compress", here / "stack.keras", "a.keras", "--keep", "0.3")
+    assert as_json("compress", here / "stack.keras", "b.keras", "--recipe", "stack.recipe.json") == {
+        **expected,
+        "file": "b.keras",
+        "file_bytes": Path("b.keras").stat().st_size,
+    }
+
+
+# -- compress, on text -------------------------------------------------------------------------------
+
+
+def test_compress_and_compare_on_text(here):
+    options = ["--keep", "0.5", "--include", "feed_forward", "--form", "low_rank", "--form", "narrow"]
+    options += ["--calibration", here / "texts.txt", "--objective", "sentence_embedding", "--refit"]
+    result = done("compress", here / "bert", "small.keras", *options)
+    assert "--tokenizer" in result.stderr
+    told = run("compare", "small.keras", "small.keras", "--text", here / "texts.txt")
+    assert told.exit_code == 2
+    assert "give --tokenizer" in told.stderr
+    for tokenizer in (here / "bert", here / "bert" / "tokenizer.json"):
+        same = as_json("compare", "small.keras", "small.keras", "--text", here / "texts.txt", "--tokenizer", tokenizer)
+        assert all(row["largest"] == 0 and row["cosine"] == pytest.approx(1) for row in same["outputs"])
+    found = as_json("compare", here / "bert", "small.keras", "--text", here / "texts.txt")
+    assert found["b"]["params"] < found["a"]["params"]
+    assert found["b"]["file_bytes"] == Path("small.keras").stat().st_size
+    cosines = {row["output"]: row["cosine"] for row in found["outputs"]}
+    assert cosines["sentence_embedding"] == pytest.approx(_mean_cosine(here, "small.keras"), abs=1e-5)
+    limits = [("--max-difference", "1e-9"), ("--min-cosine", "0.99999999")]
+    for limit in limits:
+        told = run("compare", here / "bert", "small.keras", "--text", here / "texts.txt", *limit)
+        assert told.exit_code == 1
+        assert f"{limit[0]} {limit[1].replace('1e-9', '1e-09').replace('0.99999999', '1')} is not met" in told.stderr
+
+
+def _mean_cosine(here, small):
+    """By `bert_models.embed`, which shares nothing with `compare`."""
+    from bert_models import embed, load_tokenizer
+
+    texts = (here / "texts.txt").read_text().splitlines()
+    tokenizer = load_tokenizer(here / "bert")
+    one, other = (embed(m, tokenizer, texts) for m in (load_bert(here / "bert"), tncompress.load(small)))
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.mean(np.sum(one * other, axis=1) / norms))
+
+
+def test_differences_leave_padding_out():
+    lengths = [2, 6, 3]
+    x = batch_of(lengths, 6)
+    models = [encoder_of("dense"), randomised(encoder_of("dense"), seed=1)]
+    rows = {row.output: row for row in differences(models, [x])}
+    one, other = ([model(x)["sequence_output"][k][:n] for k, n in enumerate(lengths)] for model in models)
+    means = [np.array([np.mean(text, axis=0) for text in side]) for side in (one, other)]
+    tokens = [np.concatenate(side) for side in (one, other)]
+    for name, (a, b) in {"sequence_output": tokens, "sentence_embedding": means}.items():
+        cosine = np.mean(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+        wanted = [np.abs(a - b).max(), np.linalg.norm(a - b) / np.linalg.norm(a), cosine]
+        assert [rows[name].largest, rows[name].relative, rows[name].cosine] == pytest.approx(wanted, rel=1e-4)
+
+
+# -- limits: exit code 1 -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["plan"], ["compress", "out.keras"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("limit", [["--params", "40"], ["--flops", "10"]])
+def test_a_limit_that_cannot_be_met(here, command, limit, tmp_path):
+    result = run(command[0], here / "stack.keras", *command[1:], *limit)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_measured_loss_above_the_limit(here, monkeypatch):
+    options = ["--max-loss", "0.2", "--calibration", here / "x.npy", "--objective", "outputs"]
+    monkeypatch.setattr("tncompress.conversion.probe.Probe.changed", lambda *_: 0.9)
+    result = run("compress", here / "stack.keras", "out.keras", *options)
+    assert result.exit_code == 1
+    assert "--max-loss 0.2 is not met: it came to 0.9" in result.stderr
+    assert tncompress.load("out.keras").count_params() > 0
+
+
+# -- mistakes: exit code 2, one sentence -----------------------------------------------------------------
+
+WRONG = [
+    (["count", "nothing"], "no file, folder or checkpoint 'nothing'"),
+    (["count", "tnbert"], "nearest is tn_bert"),
+    (["count", "{here}/texts.txt"], "no .keras one"),
+    (["count", "tn_bert", "--length", "0"], "seq_length must be from 1"),
+    (["plan", "{here}/stack.keras", "--keep", "1.5"], "keep is the fraction"),
+    (["plan", "{here}/stack.keras", "--keep", "0.5", "--params", "9"], "--keep and --params are two limits"),
+    (["plan", "{here}/stack.keras", "--form", "svd"], "no form 'svd'; choose from block_diagonal"),
+    (["plan", "{here}/stack.keras", "--device", "tpu"], "no device 'tpu'; choose from tpu-v2"),
+    (["plan", "{here}/stack.keras", "--include", "nosuch"], "matches no layer"),
+    (["plan", "{here}/stack.keras", "--max-loss", "0.1"], "give --objective, and"),
+    (["plan", "{here}/stack.keras", "--out", "no/such/folder.json"], "folder no/such does not exist"),
+    (["plan", "{here}/stack.keras", "--calibration", "nothing.txt"], "no file nothing.txt"),
+    (["plan", "{here}/stack.keras", "--calibration", "{here}/texts.txt"], "give it arrays"),
+    (["plan", "{here}/bert", "--calibration", "{here}/stack.keras"], "not UTF-8"),
+    (["plan", "{here}/bert", "--calibration", "{here}/texts.txt", "--column", "a"], "--column is for .csv"),
+    (["plan", "{here}/bert", "--calibration", "{here}/texts.txt", "--tokenizer", "no.txt"], "No file 'no.txt'"),
+    (["plan", "{here}/bert", "--recipe", "no.json"], "no recipe no.json"),
+    (["plan", "{here}/bert", "--recipe", "no.json", "--keep", "0.5"], "leave --keep away"),
+    (["compress", "{here}/stack.keras", "out.h5"], "OUT is a .keras file"),
+    (["compress", "{here}/stack.keras", "{here}/stack.keras"], "OUT is MODEL itself"),
+    (["compress", "{here}/stack.keras", "{here}/small.keras"], "exists; choose another name"),
+    (["compress", "{here}/stack.keras", "out.keras", "--refit"], "give --calibration"),
+    (["compress", "{here}/small.keras", "out.keras"], "a network already"),
+    (["compare", "{here}/stack.keras", "{here}/bert"], "does not take this input"),
+    (["compare", "{here}/bert", "{here}/bert", "--length", "99"], "16 positions"),
+    (["compare", "{here}/stack.keras"], "Missing argument 'B'"),
+    (["bench", "{here}/stack.keras", "--batch", "0"], "--batch is at least 1"),
+    (["export", "{here}/stack.keras", "out", "--to", "pickle"], "no format 'pickle'; choose from savedmodel"),
+    (["report", "{here}/stack.keras", "--config", "tn_bert"], "--config describes a checkpoint"),
+    (["forms", "svd"], "no form 'svd'"),
+    (["forms", "--keep", "2"], "--keep is in"),
+    (["nosuch"], "No such command 'nosuch'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_mistakes(here, arguments, message, tmp_path):
+    result = run(*(argument.replace("{here}", str(here)) for argument in arguments))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert len([line for line in result.stderr.splitlines() if not line.startswith("Warning")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file(here, tmp_path):
+    whole = (here / "stack.keras").read_bytes()
+    (tmp_path / "half.keras").write_bytes(whole[: len(whole) // 2])
+    result = run("report", "half.keras")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "half.keras" in result.stderr
+
+
+def test_a_bug_is_told_apart(here, monkeypatch):
+    # The package has the command under the name of its module.
+    monkeypatch.setattr(sys.modules["tncompress.cli.count"], "counted", lambda _: {}["key"])
+    result = run("count", here / "stack.keras")
+    assert result.exit_code == 3
+    assert "TNCOMPRESS_TRACEBACK=1 shows where" in result.stderr
+    monkeypatch.setenv("TNCOMPRESS_TRACEBACK", "1")
+    assert isinstance(run("count", here / "stack.keras").exception, KeyError)
+
+
+# -- what all commands do --------------------------------------------------------------------------------
+
+
+def _calls(here):
+    return {
+        "bench": ["bench", here / "small.keras", "--batch", "2"],
+        "compare": ["compare", here / "stack.keras", here / "small.keras"],
+        "compress": ["compress", here / "stack.keras", "out.keras", "--overwrite"],
+        "count": ["count", here / "small.keras"],
+        "forms": ["forms"],
+        "plan": ["plan", here / "stack.keras"],
+        "report": ["report", here / "small.keras"],
+    }
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "export"])
+def test_tables_json_and_quiet(here, command, monkeypatch):
+    monkeypatch.setattr("tncompress.cli.timing.SLICE", 1e-6)
+    call = _calls(here)[command]
+    assert len(done(*call).stdout.splitlines()) > 3
+    assert isinstance(as_json(*call), dict)
+    assert done(*call, "--quiet").output == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command):
+    text = done(command, "--help").stdout
+    assert "Example: tncompress" in text
+    assert command in done("--help").stdout
+
+
+def test_version():
+    assert tncompress.__version__ in done("--version").stdout
+
+
+def test_without_a_command_there_is_help():
+    assert "Commands:" in run().stdout
+
+
+def test_bench_of_a_compressed_model(here, monkeypatch):
+    monkeypatch.setattr("tncompress.cli.timing.SLICE", 1e-6)
+    found = as_json("bench", here / "small.keras", "--batch", "2")
+    report = tncompress.report(tncompress.load(here / "small.keras"))
+    assert [layer for row in found["layers"] for layer in row["layers"]] == [row.layer for row in report.replaced]
+    assert min(found["seconds"], found["seconds_dense"]) > 0
+    assert as_json("bench", here / "stack.keras", "--batch", "2")["seconds_dense"] is None
+
+
+def test_report_is_that_of_the_library(here):
+    found = as_json("report", here / "small.keras", "--recipe", "recipe.json")
+    report = tncompress.report(tncompress.load(here / "small.keras"))
+    assert found == json.loads(report.to_json())
+    assert json.loads(Path("recipe.json").read_text()) == report.recipe
+
+
+def test_report_as_a_page(here):
+    pytest.importorskip("tncompress.reporting.page")
+    done("report", here / "small.keras", "--html", "page.html")
+    assert "<html" in Path("page.html").read_text()[:1000]
+
+
+def test_forms_shows_all(here):
+    rows = as_json("forms", "--in", "64", "--out", "128", "--keep", "0.5")["forms"]
+    assert {row["form"] for row in rows} == {*FORMS, "narrow"}
+    assert all(row["params"] <= 64 * 128 / 2 for row in rows if row["params"])
+    assert "arXiv" in done("forms", "block_tt").stdout or "Source" not in done("forms", "block_tt").stdout
+
+
+# -- export ------------------------------------------------------------------------------------------------
+
+
+def test_export_hands_its_options_on(here, monkeypatch):
+    import tncompress.exporting.export as exporting
+
+    seen = {}
+
+    def stand_in(model, path, to, **options):
+        seen.update(options, model=model.name, to=to)
+        return SimpleNamespace(
+            version="1", num_bytes=5, max_difference=0.0, mean_cosine=1.0, to_config=lambda: {"num_bytes": 5}
+        )
+
+    monkeypatch.setattr(exporting, "export", stand_in)
+    call = ["export", here / "bert", "out.tflite", "--to", "litert", "--int8", "--text", here / "texts.txt"]
+    assert as_json(*call)["num_bytes"] == 5
+    assert (seen["to"], seen["int8"], seen["overwrite"]) == ("litert", True, False)
+    assert seen["check"]["input_mask"].any(axis=1).all()
+
+
+def test_export(here):
+    from keras import backend
+
+    if backend.backend() != "tensorflow":
+        pytest.skip("models are exported by TensorFlow")
+    found = as_json("export", here / "small.keras", "served", "--to", "savedmodel")
+    assert found["max_difference"] < 1e-5
+    assert run("export", here / "small.keras", "served", "--to", "savedmodel").exit_code == 2
+
+
+# -- interruptions -------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_the_old_file(here, monkeypatch, tmp_path):
+    done("compress", here / "stack.keras", "out.keras", "--keep", "0.3")
+    before = (tmp_path / "out.keras").read_bytes()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupted)
+    result = run("compress", here / "stack.keras", "out.keras", "--overwrite")
+    assert result.exit_code == 130
+    assert (tmp_path / "out.keras").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out.keras"]
+
+
+def test_the_log_of_tensorflow_is_kept_back():
+    code = """
+import os, sys
+from tncompress.cli.native_log import without_native_log
+with without_native_log():
+    os.write(2, b"I0000 00:00:1795280290.8 8587 port.cc:153] oneDNN\\nkept\\n")
+    print("told", file=sys.stderr)
+os.write(2, b"after\\n")
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert told.splitlines() == ["told", "kept", "after"]
+
+
+# -- completion ----------------------------------------------------------------------------------------------
+
+
+def completed(*args, incomplete=""):
+    complete = BashComplete(main, {}, "tncompress", "_TNCOMPRESS_COMPLETE")
+    return [item.value for item in complete.get_completions(list(args), incomplete)]
+
+
+def test_completion():
+    assert set(completed()) == set(COMMANDS)
+    assert completed("count", incomplete="tn_") == ["tn_bert", "tn_"]
+    assert "small_bert/bert_en_uncased_L-2_H-128_A-2" in completed("plan", incomplete="small_")
+    assert completed("plan", "tn_bert", "--form", incomplete="low") == ["low_rank"]
+    assert completed("plan", "tn_bert", "--device", incomplete="tpu-v5") == ["tpu-v5e", "tpu-v5p"]
+    assert completed("export", "tn_bert", "x", "--to", incomplete="on") == ["onnx"]

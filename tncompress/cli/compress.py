@@ -1,0 +1,88 @@
+"""`tncompress compress`: a model in, a smaller model out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tncompress.cli.app import LimitError, Output, byte_size, with_output
+from tncompress.cli.models import CONFIG, SUFFIX, Found, model_argument, open_model
+from tncompress.cli.plan import checked_file
+from tncompress.cli.wanted import FILE, source, wanted, wanted_options, with_calibration
+
+
+@click.command(short_help="A model in, a smaller model out.")
+@model_argument()
+@click.argument("out", type=FILE)
+@wanted_options
+@click.option("--refit", is_flag=True, help="Fit once more, layer after layer, on the calibration data.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, once the new model is whole.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random starts, and of a preset's weights.")
+@CONFIG
+@with_output
+def compress(
+    model: Found,
+    out: Path,
+    refit: bool,
+    overwrite: bool,
+    seed: int,
+    config: str | None,
+    output: Output,
+    **options: Any,
+) -> None:
+    """Turn the dense layers of MODEL into tensor networks, and save the smaller model as OUT, a .keras file.
+
+    Without a limit half of the parameters of the dense layers stay. Texts of the kind that the model will meet, given
+    with --calibration, matter most for what is left of its quality. OUT appears once it is whole.
+
+    Exit code 1: the limit cannot be met, or the loss measured afterwards is above --max-loss.
+
+    Example: tncompress compress my-bert small.keras --keep 0.3 --include feed_forward --calibration texts.txt
+    """
+    arguments, data = wanted(options), source(options)
+    if refit and data is None:
+        raise ValueError("--refit goes over the calibration data: give --calibration.")
+    _check_out(out, model, overwrite)
+    keras_model = open_model(model, config=config, seed=seed)
+    arguments = with_calibration(keras_model, model, data, arguments)
+    from tncompress.conversion.replace import replace_dense
+    from tncompress.reporting.report import report
+
+    small = replace_dense(keras_model, **arguments, refit=refit, seed=seed, progress=output.progress)
+    small.save(out)
+    found, size = report(small), out.stat().st_size
+    value = {**json.loads(found.to_json()), "file": str(out), "file_bytes": size}
+    output.show(value, found, f"Saved: {out}, {byte_size(size)}.")
+    if data is not None and not data.has_arrays:
+        place = data.tokenizer or model.folder
+        output.hint(f"Its tokenizer stays where it is: give --tokenizer {place} to compare or export on texts.")
+    _check_limit(arguments, small, found)
+
+
+def _check_out(out: Path, model: Found, overwrite: bool) -> None:
+    if out.suffix != SUFFIX:
+        raise ValueError(f"OUT is a {SUFFIX} file, such as {out.stem}{SUFFIX}; got {out}.")
+    checked_file(out)
+    if model.path is not None and out.exists() and out.samefile(model.path):
+        raise ValueError(f"OUT is MODEL itself, {out}; choose another name.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another name, or replace it with --overwrite.")
+
+
+def _check_limit(arguments: dict[str, Any], small: Any, found: Any) -> None:
+    """Refuse to call it done if what was asked for is not what came out."""
+    if arguments["recipe"] is not None:
+        return
+    from tncompress.conversion.fit_sites import ROOM
+
+    budget = arguments["budget"]
+    reached = {
+        "keep": found.keep,
+        "params": small.count_params(),
+        "flops": sum(row.flops_after for row in found.rows if row.form or row.reason == ROOM),
+        "max_loss": found.measured_loss,
+    }.get(budget.kind)
+    if reached is not None and reached > budget.limit * (1 + 1e-9):
+        option = budget.kind.replace("_", "-")
+        raise LimitError(f"--{option} {budget.limit:g} is not met: it came to {reached:.4g}. The model was saved.")

@@ -1,0 +1,134 @@
+"""What every layer of a model shall become: all that `replace_dense` does before it fits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tncompress.conversion.arguments import (
+    NARROW_FORM,
+    Recipe,
+    checked_recipe,
+    is_global,
+    kept_fraction,
+    wants_pairs,
+    with_reasons,
+)
+from tncompress.conversion.calibrate import Mask
+from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
+from tncompress.conversion.gradients import Objective
+from tncompress.conversion.never_slower import settled
+from tncompress.conversion.pairs import Pair
+from tncompress.conversion.planning import Places, Plan, globally, uniform
+from tncompress.conversion.saving import Times
+from tncompress.conversion.sites import Filter, Site, find_sites
+from tncompress.fitting.budget import Budget, Target
+from tncompress.forms import Form
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What was asked for: arguments of `replace_dense`, checked."""
+
+    budget: Budget
+    forms: Sequence[Form]
+    target: Target | None = None
+    include: Filter | None = None
+    exclude: Filter | None = None
+    embeddings: bool = False
+    calibration: Any = None
+    objective: Objective | None = None
+    mask: Mask = None
+    allocation: str | None = None
+    pivots: bool = True
+    elastic: bool = False
+    recipe: Recipe | None = None
+    progress: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What shall become of every layer.
+
+    Args:
+        model: whose kernels and moments `places` are of.
+        sites: all that the model has, with the reason for those that stay as they are.
+        by_recipe: a recipe chose.
+        places: kernels that were chosen, and what is known of them.
+        moments: of their inputs.
+        pairs: layers that share hidden units.
+        plan: the networks.
+        times: of layers and networks that were measured, by path.
+    """
+
+    model: keras.Model
+    sites: Sequence[Site]
+    by_recipe: bool
+    places: Places
+    moments: Mapping[str, Any]
+    pairs: Sequence[Pair]
+    plan: Plan
+    times: Mapping[str, Times]
+
+    @property
+    def chosen(self) -> list[Site]:
+        """The sites that are in the plan, in order."""
+        return [site for site in self.sites if site.path in self.plan.choices]
+
+
+def decide(model: keras.Model, request: Request, working: Callable[[keras.Model], keras.Model]) -> Decision:
+    """Choose the network of every layer; nothing is fitted.
+
+    Args:
+        model: a built Keras model; it stays as it is.
+        request: what is wanted.
+        working: gives the model to work on, a copy or the same, once everything that is wrong has been refused.
+
+    Raises:
+        ValueError: if an argument is wrong, or no layer can be replaced. The message says what to do.
+    """
+    budget, forms, target = request.budget, request.forms, request.target
+    over_all = is_global(
+        request.allocation, forms, request.calibration, request.objective, budget, request.embeddings, target
+    )
+    fraction = 1.0
+    if request.recipe is None:
+        sites = find_sites(model, request.include, request.exclude, embeddings=request.embeddings)
+        fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
+        fraction = kept_fraction(budget, sites, fixed)
+        sites = with_reasons(sites, fraction, forms, over_all)
+        chosen = [site for site in sites if not site.reason]
+        choices = None
+    else:
+        sites = find_sites(model, embeddings=True, smallest_table=0)
+        choices = checked_recipe(request.recipe, sites)
+        chosen = [site for site in sites if site.path in choices]
+    check_weights(model, chosen)
+    model = working(model)
+    moments = moments_of(
+        model, chosen, request.calibration, request.objective, request.mask, request.progress, in_order=over_all
+    )
+    pairs = pairs_of(model, chosen, moments) if wants_pairs(forms, choices, chosen) else []
+    times: dict[str, Times] = {}
+
+    def shared_out(some: Sequence[Site], pairs: Sequence[Pair]) -> Plan:
+        fixed = model.count_params() - sum(site.num_params for site in some)
+        menu = [form for form in forms if form is not NARROW_FORM]
+        # Pivots put outputs in order one by one, which accelerators are slow at.
+        identity = request.pivots and not request.elastic and (target is None or target.device.kind == "cpu")
+        settings = {"pivots": identity, "elastic": request.elastic, "target": target, "progress": request.progress}
+        return globally(Places(model, some, moments), budget, fixed, menu, pairs, **settings)
+
+    if choices is not None:
+        plan = Plan(choices, {})
+    elif not over_all:
+        plan = uniform(Places(model, chosen, moments), fraction, forms, request.progress)
+    elif target is None or not target.is_here:
+        plan = shared_out(chosen, pairs)
+    else:
+        plan, times, sites = settled(model, sites, pairs, target.tokens, shared_out, request.progress)
+        chosen = [site for site in sites if not site.reason]
+        pairs = [pair for pair in pairs if pair.second in plan.choices]
+    places = Places(model, chosen, moments)
+    return Decision(model, sites, choices is not None, places, moments, pairs, plan, times)
