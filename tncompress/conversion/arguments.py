@@ -1,6 +1,5 @@
 """What `replace_dense` is called with, checked before any work: wanted, got, what to do."""
 
-import json
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ from tncompress.forms.form import holds
 from tncompress.hardware.device import Device
 from tncompress.hardware.device import device as find_device
 from tncompress.hardware.machine import this_machine
+from tncompress.limits import json_object, parsed_json, shown
 
 Recipe = Mapping[str, Mapping] | str | os.PathLike
 
@@ -269,14 +269,12 @@ def _read_recipe(recipe: Recipe) -> Mapping[str, Any]:
     read: Any = recipe
     if isinstance(recipe, (str, os.PathLike)):
         text = str(recipe)
-        if not text.lstrip().startswith("{"):
-            if not Path(text).is_file():
-                raise ValueError(f"recipe={text!r} is neither JSON text nor the path of a JSON file.")
-            text = Path(text).read_text()
         try:
-            read = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"The recipe is not valid JSON: {error}.") from None
+            read = parsed_json(text) if text.lstrip().startswith("{") else json_object(Path(text))
+        except (OSError, UnicodeError):
+            raise ValueError(f"recipe={shown(text)} is neither JSON text nor the path of a JSON file.") from None
+        except ValueError as error:
+            raise ValueError(f"The recipe is not valid JSON: {error}") from None
     if not isinstance(read, Mapping):
         raise ValueError(f"A recipe maps layer paths to a form and a spec, got {type(read).__name__}.")
     return read

@@ -9,112 +9,22 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
-from tncompress.conversion.curves import Front, Spectrum
+from tncompress.conversion.adapted import adapt, adaptations_of
+from tncompress.conversion.curves import Front
 from tncompress.conversion.embeddings import put_embeddings
 from tncompress.conversion.opening import checked_config, import_own_modules, weights_within
+from tncompress.conversion.outcomes import Compression, Outcome
+from tncompress.conversion.outcomes import Times as Times
 from tncompress.conversion.surgery import first_line, put_networks, rebuilt
-from tncompress.fitting.choice import Bands, Choice, choice_from_config
+from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense
 from tncompress.layers.embedding import TNEmbedding
-
-
-class Times(NamedTuple):
-    """Seconds of a layer as it was, and of the network in its place, measured side by side."""
-
-    dense: float
-    network: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one dense layer.
-
-    Args:
-        path: of the layer.
-        in_dim, out_dim: features.
-        choice: the network in its place; None if it stayed dense.
-        method: how the cores were fitted.
-        weight_error: ||W - W'|| / ||W||.
-        output_error: relative error of the layer's outputs on the calibration data, if there were any.
-        loss_error: the same weighted by what the outputs do to the objective, if there was one.
-        predicted_loss: what this layer's error is expected to change about the objective, as a fraction of its
-            variance, to first order and by itself.
-        held_out_ratio: relative error on calibration inputs that were held out, over that on the others.
-        reason: why it stayed as it was.
-        params: of the kernel or the cores that it had; None: in_dim x out_dim.
-        is_table: it is a table of embeddings, its dimensions are tokens and features.
-        times: of the layer before and after, where they were measured.
-        losses, codes: of each component of an elastic network, see `tncompress.conversion.elastic`.
-        spectrum: singular values that a low-rank network cuts off at its rank.
-    """
-
-    path: str
-    in_dim: int
-    out_dim: int
-    choice: Choice | Bands | None = None
-    method: str = ""
-    weight_error: float | None = None
-    output_error: float | None = None
-    loss_error: float | None = None
-    predicted_loss: float | None = None
-    held_out_ratio: float | None = None
-    reason: str | None = None
-    params: int | None = None
-    is_table: bool = False
-    times: Times | None = None
-    losses: tuple[float, ...] = ()
-    codes: tuple[float, ...] = ()
-    spectrum: Spectrum | None = None
-
-    def to_config(self) -> dict:
-        """A JSON-able value from which `from_config` makes this outcome again."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        if self.spectrum:
-            lists["spectrum"] = self.spectrum.to_config()
-        return {**values, **lists, "choice": self.choice.to_config() if self.choice else None}
-
-    @classmethod
-    def from_config(cls, config: Mapping) -> "Outcome":
-        """The outcome that `to_config` described."""
-        choice = config["choice"]
-        tuples = {name: tuple(config.get(name, ())) for name in ("losses", "codes")}
-        if config.get("times") is not None:
-            tuples["times"] = Times(*config["times"])
-        tuples["spectrum"] = Spectrum.from_config(config.get("spectrum"))
-        return cls(**{**config, **tuples, "choice": choice_from_config(choice) if choice else None})
-
-
-@dataclass(frozen=True)
-class Compression:
-    """How a compressed model came about.
-
-    Args:
-        dense: the config of the dense model.
-        outcomes: what became of its layers.
-        params: of the dense model; None if it is not known.
-        measured_loss: what changed about the objective on calibration inputs that were held out, as a fraction of its
-            variance; None without an objective.
-        front: what the budget could have chosen; None where each layer had its own, or a recipe chose.
-    """
-
-    dense: Mapping
-    outcomes: tuple[Outcome, ...]
-    params: int | None = None
-    measured_loss: float | None = None
-    front: Front | None = None
-
-    @property
-    def recipe(self) -> dict[str, Choice | Bands]:
-        """What was put where."""
-        return {outcome.path: outcome.choice for outcome in self.outcomes if outcome.choice}
 
 
 class CompressedModel:
@@ -134,6 +44,7 @@ class CompressedModel:
             "params": self._compression.params,
             "measured_loss": self._compression.measured_loss,
             "front": self._compression.front.to_config() if self._compression.front else None,
+            "adapted": adaptations_of(self),  # type: ignore[arg-type]
         }
 
     @classmethod
@@ -143,6 +54,7 @@ class CompressedModel:
         front = Front.from_config(config.get("front"))
         compression = Compression(config["dense"], outcomes, config.get("params"), config.get("measured_loss"), front)
         put_choices(model, compression.recipe)
+        adapt(model, config.get("adapted", {}))
         return remember(model, compression)
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:

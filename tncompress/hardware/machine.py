@@ -4,9 +4,9 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +53,7 @@ def this_machine(remeasure: bool = False) -> Device:
     figures = None if remeasure else _figures(kept.get(key))
     if figures is None:
         figures = _measured()
-        _write(path, {**kept, key: figures})
+        _write(path, {**_read(path), key: figures})  # read again: another process may have added its own
     rate, moved, overhead = figures
     rates = (("float32", rate), ("bfloat16", rate))  # what bfloat16 gains differs from operation to operation
     return Device("this", "cpu", rates, moved, overhead, DEVICES["cpu"].tiles, f"measured: {key}")
@@ -131,17 +131,20 @@ def _figures(found: Any) -> list[float] | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         kept = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return kept if isinstance(kept, dict) else {}
 
 
 def _write(path: Path, kept: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(kept, indent=1))
+        # A name of its own: threads of one process may write at once.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
+            part = Path(file.name)
+            file.write(json.dumps(kept, indent=1))
         part.replace(path)
     except OSError:
-        with suppress(OSError):
-            part.unlink()
+        if part is not None:
+            part.unlink(missing_ok=True)

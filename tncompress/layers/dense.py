@@ -7,13 +7,14 @@ import keras
 from keras import ops
 
 from tncompress.layers import fast_paths
+from tncompress.layers.adaptable import Adaptable
 from tncompress.layers.recompute import recomputed
 from tncompress.network.plan import contract, to_dense
 from tncompress.network.spec import Spec
 
 
 @keras.saving.register_keras_serializable(package="tncompress")
-class TNDense(keras.layers.Layer):
+class TNDense(Adaptable, keras.layers.Layer):
     """`activation(x W + bias)` with W given by the cores of a spec and never multiplied out.
 
     Input `[..., *in_shape]`, output `[..., *out_shape]`, by default `[..., in_dim]` and `[..., out_dim]`; any number of
@@ -143,7 +144,7 @@ class TNDense(keras.layers.Layer):
 
     def to_dense(self):
         """The kernel `[in_dim, out_dim]` that the cores stand for, as numpy."""
-        return to_dense(self.spec, [ops.convert_to_numpy(core) for core in self.cores])
+        return to_dense(self.spec, [ops.convert_to_numpy(core) for core in self.tensors()])
 
     def get_config(self):
         return {

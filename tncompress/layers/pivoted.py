@@ -73,7 +73,7 @@ class TNPivoted(TNDense):
         return ops.take(both, self.order, axis=-1)
 
     def to_dense(self):
-        left, right = (ops.convert_to_numpy(core) for core in self.cores)
+        left, right = (ops.convert_to_numpy(core) for core in self.tensors())
         return (left @ np.hstack([np.eye(self.rank, dtype=left.dtype), right]))[:, ops.convert_to_numpy(self.order)]
 
 

@@ -7,11 +7,18 @@ import keyword
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from tncompress.limits import MOST_SHOWN, shown
+
 Modes = tuple[str, ...]
+
+# Far more than any network that pays off, so that whatever a file says, checking and planning take no time to speak of.
+MOST_TEXT = 10_000  # characters of an equation
+MOST_MODES, MOST_CORES = 200, 50
+MOST_SIZE = 2**31 - 1  # of a mode: an axis of no tensor is longer
 
 _MODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -35,7 +42,8 @@ class Spec:
         sizes: (mode, size) pairs; kept sorted, so that equal maps are equal values.
 
     Raises:
-        ValueError: if a mode has no size, appears once only or twice in one term, or a size is not used.
+        ValueError: if a mode has no size, appears once only or twice in one term, or a size is not used; or there are
+            more than 50 cores or 200 modes.
 
     >>> spec = Spec.parse("i, i r, r o -> o", i=768, r=64, o=3072)
     >>> spec.in_dim, spec.out_dim, spec.num_params
@@ -60,13 +68,17 @@ class Spec:
         >>> Spec.parse("i, i o -> o", i=3, o=4)
         Spec.parse('i, i o -> o', i=3, o=4)
         """
+        if not isinstance(equation, str) or len(equation) > MOST_TEXT:
+            raise ValueError(f"A spec is a text of at most {MOST_TEXT:,} characters, got {shown(equation)}.")
         sides = equation.split("->")
         if len(sides) != 2:
-            raise ValueError(f"A spec is written 'x modes, core modes, ... -> y modes', got {equation!r}.")
+            raise ValueError(f"A spec is written 'x modes, core modes, ... -> y modes', got {shown(equation)}.")
         terms = [tuple(term.split()) for term in sides[0].split(",")]
         for mode in (m for term in (*terms, tuple(sides[1].split())) for m in term):
             if not _MODE.match(mode):
-                raise ValueError(f"{mode!r} in {equation!r} is not a mode name (a letter, then letters or digits).")
+                raise ValueError(
+                    f"{shown(mode)} in {shown(equation)} is not a mode name (a letter, then letters or digits)."
+                )
         all_sizes = {**(sizes or {}), **more_sizes}
         return cls(terms[0], tuple(terms[1:]), tuple(sides[1].split()), tuple(all_sizes.items()))
 
@@ -89,9 +101,9 @@ class Spec:
         True
         """
         if not isinstance(config, Mapping) or set(config) != {"equation", "sizes"}:
-            raise ValueError(f"A spec's config has the keys 'equation' and 'sizes', got {config!r}.")
+            raise ValueError(f"A spec's config has the keys 'equation' and 'sizes', got {shown(config)}.")
         if not isinstance(config["equation"], str) or not isinstance(config["sizes"], Mapping):
-            raise ValueError(f"A spec's config has a text and a mapping of sizes, got {config!r}.")
+            raise ValueError(f"A spec's config has a text and a mapping of sizes, got {shown(config)}.")
         return cls.parse(config["equation"], config["sizes"])
 
     def __str__(self) -> str:
@@ -158,27 +170,39 @@ class Spec:
     # -- checks ----------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        text = self.equation
+        if problem := self._too_large() or next(self._problems(), None):
+            raise ValueError(problem if problem.startswith("A spec") else f"{shown(self.equation)}{problem}")
+
+    def _too_large(self) -> str | None:
+        terms = (self.inputs, *self.cores, self.outputs)
+        modes = max(len({m for term in terms for m in term}), len(self.sizes), *map(len, terms))
+        if len(self.cores) > MOST_CORES or modes > MOST_MODES:
+            return f"A spec has at most {MOST_CORES} cores and {MOST_MODES} modes, got {len(self.cores)} and {modes}."
+        return None
+
+    def _problems(self) -> Iterator[str]:
+        """What is wrong, as the rest of a sentence that begins with the equation."""
+        terms = (self.inputs, *self.cores, self.outputs)
+        uses, sizes = Counter(m for term in terms for m in term), dict(self.sizes)
         if not self.cores:
-            raise ValueError(f"{text!r} has no core: write the modes of x, then of every core, then '-> y modes'.")
-        for term in (self.inputs, *self.cores, self.outputs):
+            yield " has no core: write the modes of x, then of every core, then '-> y modes'."
+        for term in terms:
             if not term:
-                raise ValueError(f"{text!r} has an empty term: every tensor needs at least one mode.")
+                yield " has an empty term: every tensor needs at least one mode."
             for mode, count in Counter(term).items():
                 if count > 1:
-                    raise ValueError(f"{text!r} repeats mode {mode!r} in the term '{' '.join(term)}'.")
-        uses = Counter(m for term in (self.inputs, *self.cores, self.outputs) for m in term)
-        if len(dict(self.sizes)) != len(self.sizes):
-            raise ValueError(f"{text!r}: a mode has two sizes in {self.sizes}.")
+                    yield f" repeats mode {mode!r} in the term '{' '.join(term)}'."
+        if len(sizes) != len(self.sizes):
+            yield f": a mode has two sizes in {shown(self.sizes)}."
         for mode, count in uses.items():
-            if mode not in dict(self.sizes):
-                raise ValueError(
-                    f"{text!r}: mode {mode!r} has no size; give {mode}=<size> (modes are separated by spaces)."
-                )
+            if mode not in sizes:
+                yield f": mode {mode!r} has no size; give {mode}=<size> (modes are separated by spaces)."
             if count == 1:
-                raise ValueError(f"{text!r}: mode {mode!r} appears once only; join it to another term.")
+                yield f": mode {mode!r} appears once only; join it to another term."
         for mode, size in self.sizes:
             if mode not in uses:
-                raise ValueError(f"{text!r} does not use the size {mode}={size}.")
+                yield f" does not use the size {mode[:MOST_SHOWN]}={shown(size)}."
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{text!r}: the size of {mode!r} must be a positive int, got {size!r}.")
+                yield f": the size of {mode!r} must be a positive int, got {shown(size)}."
+            elif size > MOST_SIZE:
+                yield f": the size of {mode!r} must be at most {MOST_SIZE:,}, got {shown(size)}."
