@@ -37,11 +37,14 @@ def main() -> int:
     """Measure, print a table, and write JSON if asked."""
     args = _arguments()
     backend = Backend(args.compile)
+    if args.compile and backend.name == "jax":
+        sys.exit("--compile is for PyTorch; JAX always compiles.")
     gpu = backend.gpu()
     if gpu is None and not args.anywhere:
         print(f"{backend.name} sees no GPU; --anywhere runs the script without one.", file=sys.stderr)
         return NO_GPU
-    results: dict[str, Any] = {"backend": backend.name, "gpu": gpu, "compiled": args.compile, "rows": []}
+    is_compiled = args.compile or backend.name == "jax"
+    results: dict[str, Any] = {"backend": backend.name, "gpu": gpu, "compiled": is_compiled, "rows": []}
     joules = energy_meter() if gpu else None
     models = {kind: _in_half_precision(kind, args) for kind in KINDS}
     for size in args.inputs:
@@ -157,7 +160,12 @@ def energy_meter() -> Callable[[], float] | None:
         import pynvml
 
         pynvml.nvmlInit()
-        board = pynvml.nvmlDeviceGetHandleByIndex(0)
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # a number or an identifier
+        board = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
+            if chosen.isdecimal()
+            else pynvml.nvmlDeviceGetHandleByUUID(chosen)
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(board)
     except Exception as error:  # no package, no driver, or a board that does not count
         print(f"Energy is left out: {error}. It needs nvidia-ml-py and a board that counts.", file=sys.stderr)
@@ -170,7 +178,8 @@ def show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("inputs", "encoder", "ms a sequence", "speed", "mJ a sequence", "energy", title=results["gpu"] or "no GPU")
+    titles = ("inputs", "encoder", "ms a sequence", "speed", "mJ a sequence", "energy")
+    table = Table(*titles, title=results["gpu"] or "no GPU")
     rows = results["rows"]
     dense = {(row["texts"], row["tokens"]): row for row in rows if row["encoder"] == KINDS[0]}
     for row in rows:

@@ -23,7 +23,7 @@ class LayerNorm(keras.layers.LayerNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if not (training and keras.backend.backend() == "tensorflow" and self.scale and self.center):
+        if not training or keras.backend.backend() != "tensorflow" or self.gamma is None or self.beta is None:
             return super().call(inputs)
         outputs = _normalization(tuple(self.axis), self.epsilon)(inputs, self.gamma, self.beta)
         return ops.cast(outputs, self.compute_dtype)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from bert_models.finetuning.evaluation import Data, Prepared, fitting, headline, predict, prepared, scores, trouble
-from bert_models.finetuning.heads import has_head, loss_of, model_for
+from bert_models.finetuning.heads import DROPOUT_NAME, has_head, loss_of, model_for
 from bert_models.finetuning.lessons import Lesson, labels, soft_labels
 from bert_models.finetuning.recipes import Recipe, optimizer_of, recipe_of
 from bert_models.finetuning.results import FineTuned, Run
@@ -55,7 +55,8 @@ def finetune(
         tokenizer: the encoder's.
         recipe: a name in `RECIPES` or a `Recipe`; None: "bert", for SQuAD "bert_squad".
         seeds: a run for each: another head, order of the examples and dropout.
-        output: "pooled" or "mean", see `model_for`; a sentence encoder's pooler is not trained, so take "mean".
+        output: "pooled" or "mean", see `model_for`; a sentence encoder's pooler is not trained, so take "mean". A head
+            that is kept goes on reading what it read.
         keep: "last": the weights at the end of training, as usual. "best": those of the epoch that did best on dev,
             which makes the dev score look better than it is.
         teacher: a model of this task, such as `FineTuned.model` of a larger encoder with the same vocabulary; it is
@@ -158,6 +159,9 @@ def _beginning(given: keras.Model, train: Prepared, output: str, dropout: float,
     task = train.task
     if has_head(given, task):
         model = copy_model(given)
+        drop = next((layer for layer in model.layers if layer.name == DROPOUT_NAME), None)
+        if drop is not None and drop.rate > 0:  # without dropout it was made without what draws the numbers
+            drop.rate = dropout
     else:
         model = model_for(task, copy_model(given), output=output, dropout=dropout, seed=seed)
         if isinstance(task, Task) and task.labels is None:

@@ -11,6 +11,7 @@ from bert_models.inputs import INPUT_NAMES
 
 INIT_STDDEV = 0.02  # Devlin et al. 2018
 OUTPUTS = ("pooled", "mean")
+DROPOUT_NAME = "head_dropout"
 FAR = -1e9  # a logit whose probability is 0
 
 
@@ -94,7 +95,7 @@ def model_for(
         given = ", ".join(outputs) if isinstance(outputs, dict) else type(outputs).__name__
         raise ValueError(f"the encoder must give a dict with {needed!r}, as bert_models.build makes them; got {given}.")
     x = outputs[needed]
-    drop = keras.layers.Dropout(dropout, seed=seed, dtype="float32", name="head_dropout")
+    drop = keras.layers.Dropout(dropout, seed=seed, dtype="float32", name=DROPOUT_NAME)
     if isinstance(task, SpanTask):
         # As in BERT's released code, nothing is dropped out here.
         return keras.Model(inputs, SpanHead(seed, name="head")(x, inputs["input_mask"]), name=task.name)

@@ -55,11 +55,12 @@ def start(
     process: int | None = None,
     *,
     cluster: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> keras.distribution.DataParallel:
     """Join the other processes, and have Keras compute on the devices of all. It comes before anything is computed.
 
-    Under `python -m bert_models.training.launch` it has been called already; to call it again does no harm.
+    Under `python -m bert_models.training.launch` it has been called already; to call it again changes
+    nothing but a seed that is given.
 
     Args:
         address: "host:port" of process 0; None: of the environment variable `KERAS_DISTRIBUTION_JOB_ADDRESSES`, and
@@ -67,10 +68,11 @@ def start(
         processes, process: how many there are, and the number of this one, from 0; None: of the environment variables
             `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID`.
         cluster: ask JAX, which knows these on TPU pods, under Slurm, Open MPI and Kubernetes.
-        seed: for `keras.utils.set_random_seed`, since all processes have to draw the same weights.
+        seed: for `keras.utils.set_random_seed`, since all processes have to draw the same weights; None: 0 at the first
+            call, and as it is at a later one.
 
     Returns:
-        The distribution of data over all devices, which is also set.
+        The distribution of data over all devices, which is also set; at a later call what is set then.
 
     Raises:
         RuntimeError: the backend is not JAX; something was computed before; JAX does not know the cluster.
@@ -84,7 +86,11 @@ def start(
     address = address or os.environ.get(ADDRESS)
     if (address or cluster) and not jax.distributed.is_initialized():
         _join(jax, address, processes, process)
-    keras.utils.set_random_seed(seed)
+    found = keras.distribution.distribution()
+    if found is None or seed is not None:
+        keras.utils.set_random_seed(seed or 0)
+    if found is not None:
+        return found
     distribution = keras.distribution.DataParallel(devices=_devices(), auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     return distribution

@@ -11,6 +11,7 @@ import numpy as np
 
 from bert_models.training.distribute import place
 from bert_models.training.leaving import LostProcess
+from tncompress.conversion.surgery import first_line
 
 # What errors of JAX say, in any case of letters, when another process does not answer: of Gloo (CPU), NCCL (GPU), and
 # of the service through which processes find each other.
@@ -76,7 +77,8 @@ def in_step(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
             raise
         raise LostProcess(
             f"process {where.process} of {where.processes} stops since another one ended or cannot be reached: look at "
-            f"what that one said, and start all again with the same command. {kept()}".rstrip()
+            f"what that one said, and start all again with the same command. JAX says: {first_line(error)}. "
+            f"{kept()}".rstrip()
         ) from error
     finally:
         found.auto_shard_dataset = split

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -116,6 +117,16 @@ def test_encoders_are_found():
     assert has_head(model_for(TASKS["mnli"], own), TASKS["mnli"])
     assert not has_head(model_for(TASKS["mnli"], own), TASKS["rte"])
     assert not has_head(own, TASKS["mnli"])
+
+
+@pytest.mark.parametrize(("before", "asked", "after"), [(0.1, 0.5, 0.5), (0.1, 0.0, 0.0), (0.0, 0.5, 0.0)])
+def test_a_kept_head_has_the_dropout_of_the_recipe(before, asked, after):
+    """Where it had some before; without, nothing in it draws numbers."""
+    given = model_for(TASKS["mnli"], encoder(), dropout=before)
+    train = SimpleNamespace(task=TASKS["mnli"])
+    begun = _beginning(given, train, "pooled", asked, seed=1)
+    assert begun.get_layer("head_dropout").rate == after
+    assert given.get_layer("head_dropout").rate == before
 
 
 @pytest.mark.slow

@@ -102,6 +102,7 @@ def test_a_lost_process_is_told_from_other_errors(two, error, found):
     if found is LostProcess:
         assert str(raised.value).startswith("process 0 of 2 stops since another one ended")
         assert str(raised.value).endswith("That one is kept.")
+        assert str(error) in str(raised.value)  # for it may be this process's own fault
 
 
 # Cores

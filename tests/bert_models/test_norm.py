@@ -11,6 +11,9 @@ tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere it is Keras's own")
 
 
+RMS = {"rms_scaling": True}
+
+
 def pair_of_norms(**options):
     norms = LayerNorm(**options), keras.layers.LayerNormalization(**options)
     draw = np.random.default_rng(0)
@@ -30,7 +33,9 @@ def value_and_gradients(norm, x):
 
 
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("options", [{}, {"epsilon": 1e-12}, {"scale": False}, {"center": False}, {"axis": (1, 2)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"epsilon": 1e-12}, {"scale": False}, {"center": False}, {"axis": (1, 2)}, RMS]
+)
 def test_equals_keras(options, x_dtype):
     if options.get("axis"):
         ours, plain = LayerNorm(**options), keras.layers.LayerNormalization(**options)
@@ -50,6 +55,7 @@ def test_a_graph_holds_no_tensor_but_the_input():
 
 
 def test_config_makes_the_same_layer():
-    ours, _ = pair_of_norms(epsilon=0.5)
-    again = LayerNorm.from_config(ours.get_config())
-    assert again.epsilon == 0.5
+    ours, plain = pair_of_norms(epsilon=0.5)
+    again = keras.layers.deserialize(keras.layers.serialize(ours))
+    assert type(again) is LayerNorm
+    assert again.get_config() == {**plain.get_config(), "name": ours.name}

@@ -107,9 +107,24 @@ def test_a_graph_holds_one_wide_tensor_and_no_second_product(activation):
     assert [sum(op.type == "MatMul" for op in ops) for ops in forward_and_backward(graph)] == [4, 8]
 
 
+class Doubled(TNDense):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+def watched():
+    """With a call of its own, as this library watches layers."""
+    layer = TNDense(low_rank.spec(12, 8, rank=2))
+    layer.call = lambda *args, **kwargs: TNDense.call(layer, *args, **kwargs)
+    return layer
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
+        (Doubled(low_rank.spec(8, 12, rank=2), "gelu"), TNDense(low_rank.spec(12, 8, rank=2))),
+        (TNDense(low_rank.spec(8, 12, rank=2), "gelu"), watched()),
+        (TNDense(low_rank.spec(8, 12, rank=2), "gelu", dtype="bfloat16"), TNDense(low_rank.spec(12, 8, rank=2))),
         (keras.layers.Dense(12, "gelu"), TNDense(low_rank.spec(12, 8, rank=2))),
         (TNDense(low_rank.spec(8, 12, rank=2), "gelu"), TNPivoted(low_rank.spec(12, 8, rank=2))),
         (TNDense(low_rank.spec(8, 12, rank=2), "relu"), TNDense(low_rank.spec(12, 8, rank=2))),
@@ -118,7 +133,18 @@ def test_a_graph_holds_one_wide_tensor_and_no_second_product(activation):
         (TNDense(low_rank.spec(8, 12, rank=2), "gelu"), TNDense(low_rank.spec(12, 8, rank=2), "tanh")),
         (TNDense(low_rank.spec(8, 12, rank=2), "softmax"), TNDense(low_rank.spec(12, 8, rank=2))),
     ],
-    ids=["dense", "pivoted", "relu", "linear", "regularised", "activated", "softmax"],
+    ids=[
+        "of another class",
+        "watched",
+        "of another dtype",
+        "dense",
+        "pivoted",
+        "relu",
+        "linear",
+        "regularised",
+        "activated",
+        "softmax",
+    ],
 )
 def test_not_where_it_would_be_another_function_or_save_nothing(first, second):
     assert not pair.holds_less(first, second)

@@ -268,7 +268,7 @@ def test_stages_that_make_the_whole_worse_are_undone():
     before = weights_of(student)
     with (
         mock.patch("tncompress.conversion.recover.train", spoil),
-        pytest.warns(UserWarning, match="stages raised the held-out loss .* goes on from what was given"),
+        pytest.warns(UserWarning, match="stages did not lower the held-out loss .* goes on from what was given"),
     ):
         again = recover(student, teacher, x, stages=["b"], learning_rate=1e-9, epochs=0.2)
     for a, b in zip(before, weights_of(again), strict=True):
@@ -420,7 +420,8 @@ DATA = [vectors(seed) for seed in range(4)]
         (other(), other(), DATA, {"stages": ["nowhere"]}, "nowhere"),
         (other(), other(), DATA, {"stages": "dense"}, "stages is a list of paths of layers, got the text 'dense'"),
         (chain(), chain(), DATA, {"stages": ["a"], "include": "^b/"}, "The stage 'a' has no variable to train"),
-        (other(), other(), DATA, {"outputs": False}, "nothing to match"),
+        (other(), other(), DATA, {"outputs": False}, "nothing to match; name layers= or an objective"),
+        (other(), other(), DATA, {"layers": "dense"}, "layers is a list of paths of layers, got the text 'dense'"),
         (other(), other(), DATA, {"include": "nowhere"}, "include='nowhere' matches no variable; the model has "),
         (other(), other(), DATA, {"include": "("}, r"include='\(' is not a regular expression"),
         (other(), other(), DATA, {"exclude": "dense"}, "No variable is left to train"),

@@ -80,8 +80,8 @@ class Course(keras.callbacks.Callback):
             variable.assign(value)
         if len(self.curve["step"]) > 1 and self._best() == 0:
             warnings.warn(
-                f"Training did not lower the held-out loss of {self.curve['val_loss'][0]:.4g}, so the student is "
-                f"returned as it was given; try a lower learning_rate than {self.learning_rate:g}, or more data."
+                f"Training did not lower the held-out loss of {self.curve['val_loss'][0]:.4g}, so the weights "
+                f"stay as they were given; try a lower learning_rate than {self.learning_rate:g}, or more data."
             )
 
     def _done(self, steps: int) -> float:

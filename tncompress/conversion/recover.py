@@ -14,7 +14,7 @@ from keras import ops
 from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of
 from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in
 from tncompress.conversion.replace import compile_like
-from tncompress.conversion.stages import HELD_OUT, Batches, Pace, never_worse, parts_of, train
+from tncompress.conversion.stages import HELD_OUT, Batches, Pace, check, never_worse, parts_of, train
 from tncompress.conversion.surgery import copy_model
 from tncompress.conversion.walking import walk
 
@@ -93,6 +93,7 @@ def recover(
     """
     started = clock()
     _check_numbers(learning_rate, epochs, minutes)
+    _check_matched(layers, outputs, objective)
     policy = _policy(dtype)
     draw = np.random.default_rng(seed)
     batches = Batches(*_split(student, data, mask, validation, draw), draw)
@@ -105,6 +106,7 @@ def recover(
         if parts:
             each = pace.part(0.5 / len(parts))
             taught = [(Distillation(copy, teacher, None, [path], outputs=False), own) for path, own in parts.items()]
+            check(taught, batches)
             never_worse(whole, chosen, batches, lambda: [train(*part, batches, each, clock()) for part in taught])
             pace, started = pace.part(0.5), clock()
         course = train(whole, chosen, batches, pace, started)
@@ -154,6 +156,13 @@ def _check_numbers(learning_rate: float, epochs: float, minutes: float | None) -
     for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("minutes", minutes)):
         if value is not None and not (isinstance(value, Real) and 0 < value < float("inf")):
             raise ValueError(f"{name} is a number above 0, got {value!r}.")
+
+
+def _check_matched(layers: Sequence[str], outputs: bool, objective: Objective | None) -> None:
+    if isinstance(layers, str):
+        raise ValueError(f"layers is a list of paths of layers, got the text {layers!r}; write [{layers!r}].")
+    if not (outputs or layers or objective):
+        raise ValueError("With outputs=False there is nothing to match; name layers= or an objective.")
 
 
 def _policy(dtype: str | None) -> keras.DTypePolicy | None:

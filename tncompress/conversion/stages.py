@@ -99,6 +99,16 @@ def parts_of(
     return found
 
 
+def check(parts: Sequence[tuple[Distillation, set[int]]], batches: Batches) -> None:
+    """Refuse parts whose outputs do not match, before any of them is trained.
+
+    Raises:
+        ValueError: see `Distillation.prepare`.
+    """
+    for distillation, _ in parts:
+        distillation.prepare(batches.held_out[:1])
+
+
 def never_worse(whole: Distillation, chosen: set[int], batches: Batches, change: Callable[[], Any]) -> None:
     """Let the student change, and undo it, with a warning, where the held-out loss of the whole rises."""
     variables = [variable for variable in whole.student.trainable_variables if id(variable) in chosen]
@@ -108,8 +118,8 @@ def never_worse(whole: Distillation, chosen: set[int], batches: Batches, change:
     if after < before:
         return
     warnings.warn(
-        f"The stages raised the held-out loss of the whole model from {before:.4g} to {after:.4g}, so it goes on from "
-        "what was given."
+        f"The stages did not lower the held-out loss of the whole model ({before:.4g} before, {after:.4g} after), so "
+        "it goes on from what was given."
     )
     for variable, weight in zip(variables, weights, strict=True):
         variable.assign(weight)

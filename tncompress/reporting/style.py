@@ -82,12 +82,13 @@ th,td{padding-right:8px}.bar{margin-bottom:6px}h1{font-size:22px}}
 
 # The button is there only where it works; without it the text can be selected.
 SCRIPT = """
-if (navigator.clipboard) {
+const recipe = document.getElementById("recipe");
+if (recipe && navigator.clipboard) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = "Copy the recipe";
-  button.onclick = () => navigator.clipboard.writeText(document.getElementById("recipe").textContent)
+  button.onclick = () => navigator.clipboard.writeText(recipe.textContent)
     .then(() => { button.textContent = "Copied"; }, () => { button.textContent = "Select it and copy by hand"; });
-  document.getElementById("recipe").before(button);
+  recipe.before(button);
 }
 """

@@ -14,7 +14,7 @@ def text_of(report: "Report") -> str:
 
     longest = max((len(row.layer) for row in report.rows), default=0)
     wide = 26 if any(row.seconds_before for row in report.rows) else 0
-    console = Console(width=max(128, longest + 100) + wide, force_terminal=False, color_system=None)
+    console = Console(width=max(128, longest + 100) + wide, force_terminal=False, color_system=None, markup=False)
     with console.capture() as captured:
         for part in parts_of(report):
             console.print(part)
