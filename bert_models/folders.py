@@ -23,8 +23,15 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is renamed to `path` when the block ends without an error; what was there goes away.
+def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder that is renamed to `path` when the block ends without an error.
+
+    Args:
+        path: where it will be.
+        overwrite: a SavedModel that is there then goes away. Anything else stays, whatever appeared since the start.
+
+    Raises:
+        FileExistsError: when the block ends: there is something that shall stay.
 
     Its parent is a folder for what is needed while writing, and is removed.
 
@@ -38,6 +45,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
         yield new
+        check_target(path, overwrite)
         was_there = path.exists()
         if was_there:
             os.replace(path, old)  # a folder cannot be renamed over one that holds something

@@ -75,7 +75,7 @@ def export(
     _check_arguments(encoder, mlm, preprocessor, vocab, lower_case)
     check_target(path, overwrite)
     vocabulary = _checked_vocabulary(encoder, preprocessor, vocab, lower_case)
-    with new_folder(path) as folder:
+    with new_folder(path, overwrite) as folder:
         if preprocessor:
             from bert_models.text.export import export_preprocessor  # needs tensorflow_text
 

@@ -29,8 +29,8 @@ def main(debug: bool) -> None:
 
     Results go to standard output (with --json as JSON and nothing else), all other words to standard error.
 
-    Exit codes: 0, all went well; 1, it could not be done to the end (the loss is not finite, the disk is full), or no
-    run has converged; 2, something given is wrong, and one sentence says what; 130, it was interrupted.
+    Exit codes: 0, done; 1, it could not be done to the end (the loss is not finite, the disk is full), or no run has
+    converged; 2, something given is wrong, and one sentence says what; 3, a bug; 130, it was interrupted.
 
     Keras runs on TensorFlow, or on what the environment variable KERAS_BACKEND names: jax or torch.
     """

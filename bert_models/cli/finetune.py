@@ -1,5 +1,6 @@
 """`finetune`: an encoder on a task; and what `distil` shares with it."""
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,11 +10,12 @@ from typing import Any
 import click
 
 from bert_models.cli import bars, options, places
-from bert_models.cli.running import FAILED, Command, Result, to_json
+from bert_models.cli.running import Command, Result, to_json
 from bert_models.finetuning.reading import files_of
 from bert_models.finetuning.recipes import OPTIMIZERS, RECIPES, Recipe
 from bert_models.finetuning.tasks import SpanTask, task_of
 from bert_models.folders import new_folder
+from tncompress.commands import FAILED, told_if_full
 
 OUTPUTS, KEEPS = ("pooled", "mean"), ("last", "best")
 FIELDS = {
@@ -110,6 +112,8 @@ def run(
     for path in others:
         places.check_model(path)
     tokenizer = places.open_tokenizer(values["tokenizer"], encoder, *others)
+    if others:
+        places.check_same_tokens(tokenizer, encoder, *others)
     if not places.is_path(encoder):
         overrides.setdefault("vocab_size", tokenizer.vocab_size)  # a preset gets its tokenizer's
     places.check_encoder(encoder, overrides)
@@ -136,14 +140,14 @@ def run(
         progress=bars.wanted(quiet),
         **how,
     )
-    found = {**tuned.to_dict(), "encoder": encoder, "out": out, **teaching}
+    found = {**tuned.to_dict(), "encoder": encoder, **teaching}
     text = str(tuned)
     if how:
         score = bert_models.evaluate(how["teacher"], task, data, tokenizer=tokenizer, progress=bars.wanted(quiet))
         found["teacher_scores"] = score
         text += f"\nteacher: {scores_text(score)}"
-    _write(tuned.model, tokenizer, found, folder)
-    return Result(found, f"{text}\nwritten to {out}", FAILED if all(run.trouble for run in tuned.runs) else 0)
+    found = _written(tuned.model, tokenizer, found, folder)
+    return Result(found, f"{text}\nwritten to {found['out']}", FAILED if all(run.trouble for run in tuned.runs) else 0)
 
 
 def scores_text(scores: Mapping[str, Mapping[str, float]]) -> str:
@@ -155,10 +159,25 @@ def scores_text(scores: Mapping[str, Mapping[str, float]]) -> str:
     return "; ".join(f"{split}: {', '.join(f'{k} {v:.2f}' for k, v in one.items())}" for split, one in scores.items())
 
 
+def _written(model: Any, tokenizer: Any, found: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """Write the folder, or one beside if something is there since training began; what was found, and where it is."""
+    others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    place = next(place for place in itertools.chain([folder], others) if not place.exists())
+    if place != folder:
+        warnings.warn(f"{folder} is there by now, made by something else, and stays: see {place}.", stacklevel=2)
+    found = {**found, "out": str(place)}
+    try:
+        _write(model, tokenizer, found, place)
+    except FileExistsError:  # made while this was written
+        return _written(model, tokenizer, found, folder)
+    return found
+
+
 def _write(model: Any, tokenizer: Any, found: Mapping[str, Any], folder: Path) -> None:
     from tncompress.conversion.surgery import copy_model
 
-    with places.told_if_full(folder, f"The scores: {scores_text(found['mean'])}."), new_folder(folder) as new:
+    kept = f"The scores: {scores_text(found['mean'])}."
+    with told_if_full(folder, kept), new_folder(folder, overwrite=False) as new:
         with warnings.catch_warnings():
             # A copy that was not compiled, without the optimizer's state, which is twice as large as the model.
             warnings.filterwarnings("ignore", ".*not compiled.*")

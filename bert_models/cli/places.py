@@ -1,15 +1,14 @@
 """Where models lie: paths and names to models and tokenizers, and models to new folders."""
 
 import contextlib
-import errno
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_models.text.tokenize import JSON_NAME, Tokenizer, load_tokenizer, read_settings
+from bert_models.text import tokenize
+from bert_models.text.tokenize import DEFAULT_MAX_LENGTH, JSON_NAME, Tokenizer, load_tokenizer, read_settings
 from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, read_tokens, rules_of, to_backend
+from tncompress.beside import beside
 
 ENCODER_FILE, MLM_FILE, MODEL_FILE = "encoder.keras", "mlm.keras", "model.keras"
 
@@ -106,20 +105,62 @@ def open_tokenizer(path: str | None, *models: str) -> Tokenizer:
         FileNotFoundError: no path was given and none lies there; or the path leads to nothing.
         ValueError: the file is damaged, or no vocabulary.
     """
-    if path is None:
-        near = (place.parent if place.is_file() else place for place in map(Path, models))
-        names = (JSON_NAME, FILE_NAME, f"assets/{FILE_NAME}")
-        path = next((place for place in near if any((place / name).is_file() for name in names)), None)
-        if path is None:
-            raise FileNotFoundError(
-                f"no tokenizer lies with {' or '.join(map(repr, models))}: give --tokenizer, a vocab.txt or the folder "
-                "with one."
+    if path is not None:
+        return tokenizer_at(path)
+    found = next((place for place in map(text_folder, models) if place), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"no tokenizer lies with {' or '.join(map(repr, models))}: give --tokenizer, a vocab.txt or the folder "
+            "with one."
+        )
+    return load_tokenizer(found)
+
+
+def text_folder(model: str) -> Path | None:
+    """The folder with the tokenizer of a model, in or beside its path; None if there is none."""
+    place = Path(model).parent if Path(model).is_file() else Path(model)
+    names = (JSON_NAME, FILE_NAME, f"assets/{FILE_NAME}")
+    return place if any((place / name).is_file() for name in names) else None
+
+
+def tokenizer_at(path: str | Path) -> Tokenizer:
+    """The tokenizer in a folder, or that of a `vocab.txt` or `*.json` file with the settings that lie beside it.
+
+    Raises:
+        FileNotFoundError: the path leads to nothing.
+        ValueError: the file is damaged, or no vocabulary.
+    """
+    file = Path(path)
+    if file.is_dir():
+        return load_tokenizer(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"No file {str(path)!r}: give a {JSON_NAME} or {FILE_NAME}, or the folder with one.")
+    settings = read_settings(file.parent / SETTINGS_NAME)
+    is_json = file.suffix == ".json"
+    backend = tokenize._from_json(file) if is_json else to_backend(read_tokens(file), settings)
+    return Tokenizer(backend, _longest(file.parent, settings))
+
+
+def _longest(folder: Path, settings: Mapping[str, Any]) -> int:
+    """Tokens of a row, as `load_tokenizer` finds them for a folder."""
+    config = read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
+    limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
+    return int(min([*(limit for limit in limits if limit is not None and limit >= 1), DEFAULT_MAX_LENGTH]))
+
+
+def check_same_tokens(tokenizer: Tokenizer, *models: str) -> None:
+    """Refuse models in whose folders lies a tokenizer with other tokens.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for model in models:
+        folder = text_folder(model)
+        if folder and load_tokenizer(folder).backend.get_vocab() != tokenizer.backend.get_vocab():
+            raise ValueError(
+                f"the tokenizer in {str(folder)!r} has other tokens than the one in use, but teacher and student see "
+                "the same ones: take models of one vocabulary."
             )
-    if Path(path).name == JSON_NAME:
-        return load_tokenizer(Path(path).parent)
-    if Path(path).is_file():
-        return Tokenizer(to_backend(read_tokens(Path(path)), read_settings(Path(path).parent / SETTINGS_NAME)))
-    return load_tokenizer(path)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -145,30 +186,8 @@ def check_new(folder: str) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def told_if_full(where: Path, kept: str = "") -> Iterator[None]:
-    """What a full disk says, with what could not be written and what is left.
-
-    Raises:
-        OSError: it is full.
-    """
-    try:
-        yield
-    except Exception as error:  # OSError, or what HDF5 and ZIP make of it
-        cause = next((e for e in (error, error.__cause__, error.__context__) if _is_full(e)), None)
-        if cause is None:
-            raise
-        raise OSError(f"{where} could not be written ({cause.strerror}). {kept}".rstrip()) from error
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def save_beside(models: Mapping[str, Any], folder: Path) -> None:
-    """Name of a file -> model: written in a folder beside, then renamed; what was there stays whole until then."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+    """Name of a file -> model: all written beside, then renamed; what was there stays whole until then."""
+    with contextlib.ExitStack() as places:
         for name, model in models.items():
-            model.save(Path(scratch, name))
-        for name in models:
-            os.replace(Path(scratch, name), folder / name)
+            model.save(places.enter_context(beside(folder / name)))

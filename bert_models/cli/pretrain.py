@@ -1,6 +1,7 @@
 """`pretrain`: shards and an encoder to a pretrained encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bert_models.cli.running import Command, Result
 from bert_models.pretraining.info import read_info
 from bert_models.pretraining.recipes import OPTIMIZERS, RECIPES, Recipe
 from bert_models.pretraining.settings import DataSettings
+from tncompress.commands import told_if_full
 
 FIELDS = {
     "batch_size": (int, "Sequences for one update of the weights."),
@@ -83,7 +85,7 @@ def command(encoder, overrides, dtype, data, out, recipe, steps, stop_at, seed, 
     keras.utils.set_random_seed(seed)
     made = places.bare(places.open_encoder(encoder, names, dtype))
     given_teacher = None if teacher is None else places.open_mlm(teacher)
-    with bars.bar("Pretraining", last, bars.wanted(quiet)) as update:
+    with _stop_told(), bars.bar("Pretraining", last, bars.wanted(quiet)) as update:
         model = pretrain(
             made,
             list(data),
@@ -98,6 +100,15 @@ def command(encoder, overrides, dtype, data, out, recipe, steps, stop_at, seed, 
             **rest,
         )
     return _finished(model, Path(out), text_side, last)
+
+
+@contextmanager
+def _stop_told() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        bars.say("Pretraining goes on from its last checkpoint if the command is given again.", quiet=False)
+        raise
 
 
 def recipe_for(recipe: Recipe, data: Sequence[str], steps: int | None, changes: Mapping[str, Any]) -> Recipe:
@@ -148,7 +159,7 @@ def _finished(model: Any, out: Path, tokenizer: Any, last: int) -> Result | None
     if distribute.place().process:
         return None
     rows = curve.read(out / CURVE_NAME)
-    with places.told_if_full(out, "The checkpoint is whole: with more room, the same command writes the models."):
+    with told_if_full(out, "The checkpoint is whole: with more room, the same command writes the models."):
         places.save_beside({places.ENCODER_FILE: model.mlm.encoder, places.MLM_FILE: model.mlm}, out)
         if tokenizer is not None:
             places.save_tokenizer(tokenizer, out)

@@ -10,6 +10,7 @@ from bert_models.cli import bars, options, places
 from bert_models.cli.running import Command, Result
 from bert_models.pretraining.sentences import LAYOUTS
 from bert_models.pretraining.settings import MASKINGS, PACKINGS, RECIPES, DataSettings
+from tncompress.commands import told_if_full
 
 FIELDS = {
     "packing": (click.Choice(PACKINGS), "Pairs of sentences with labels (BERT), or rows full of sentences (Lambert)."),
@@ -89,9 +90,7 @@ def command(files, out, tokenizer, recipe, workers, beam, beam_option, quiet, **
 def _here(files, out: str, tokenizer: Any, settings: DataSettings, workers: int, shown: bool) -> dict[str, Any]:
     from bert_models.pretraining.pipeline import write_pretraining_data
 
-    full = places.told_if_full(
-        Path(out), "While it is written the records need their room twice; nothing is left of it."
-    )
+    full = told_if_full(Path(out), "While it is written the records need their room twice; nothing is left of it.")
     with bars.bar("Writing", 1, shown) as update, full:
         return write_pretraining_data(
             files,

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import sys
 import traceback
@@ -13,18 +12,8 @@ from typing import Any
 
 import click
 
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes besides 0
-# What the library raises before any work, for what it was given; a full disk is an OSError of another class.
-_WRONG = (
-    ValueError,
-    TypeError,
-    ImportError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    IsADirectoryError,
-    PermissionError,
-)
+from tncompress.commands import INTERRUPTED, exit_code, finite, plain, sentence
+
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2 and later
 
 
@@ -47,21 +36,8 @@ class Failure(click.ClickException):
     """An error as one sentence, with its exit code."""
 
     def __init__(self, error: Exception):
-        super().__init__(sentence(error))
-        self.exit_code = WRONG_INPUT if isinstance(error, _WRONG) else FAILED
-
-
-def sentence(error: Exception) -> str:
-    """The message of an error in one line; of an error without words, or of a library's own kind, the kind too.
-
-    >>> sentence(ValueError("no\\n  corpus"))
-    'no corpus'
-    >>> sentence(KeyError("a"))
-    "KeyError: 'a'"
-    """
-    text = " ".join(str(error).split())
-    plain = isinstance(error, (*_WRONG, FloatingPointError, OSError)) and text
-    return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
+        super().__init__(sentence(error, "python -m bert_models --debug shows where"))
+        self.exit_code = exit_code(error)
 
 
 class Commands(click.Group):
@@ -75,10 +51,10 @@ class Commands(click.Group):
             click.echo(error.ctx.get_help())
             code = 0
         except click.ClickException as error:
-            click.echo(f"Error: {' '.join(error.format_message().split())}", err=True)
+            click.echo(f"Error: {plain(error.format_message())}", err=True)
             code = error.exit_code
         except click.Abort:
-            click.echo("Stopped. Pretraining goes on from its last checkpoint if the command is given again.", err=True)
+            click.echo("Stopped.", err=True)
             code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -117,15 +93,7 @@ def to_json(values: Mapping[str, Any]) -> str:
     >>> to_json({"losses": (1.5, float("nan"))}).split()
     ['{', '"losses":', '[', '1.5,', 'null', ']', '}']
     """
-    return json.dumps(_finite(values), indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(values), indent=1, allow_nan=False)
 
 
 @contextlib.contextmanager
@@ -138,4 +106,4 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"Warning: {plain(message)}", err=True)

@@ -54,7 +54,7 @@ def export_preprocessor(
         preprocessor = Preprocessor(preprocessor)
     vocabulary = preprocessor.vocabulary
     settings = {**vocabulary.settings, SEQ_LENGTH_KEY: preprocessor.seq_length}
-    with new_folder(path) as folder:
+    with new_folder(path, overwrite) as folder:
         vocab_file, settings_file = folder.parent / FILE_NAME, folder.parent / SETTINGS_NAME
         vocab_file.write_text("".join(f"{token}\n" for token in vocabulary.tokens), "utf-8")
         settings_file.write_text(json.dumps(settings, indent=1), "utf-8")

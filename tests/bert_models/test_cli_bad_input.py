@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from bert_models import BertConfig, build_encoder
 from bert_models.cli import main, places
-from bert_models.cli.running import Failure, sentence
+from bert_models.cli.running import Failure
 from bert_models.finetuning.evaluation import evaluate
 from bert_models.finetuning.finetune import finetune
 from bert_models.finetuning.heads import model_for
@@ -86,6 +86,7 @@ DATA = {"tokenizer": "{place}", "out": "{place}/new"}
 TRAIN = {"encoder": "{place}/encoder.keras", "data": "{place}/data", "out": "{place}/new"}
 TUNE = {"encoder": "{place}/encoder.keras", "task": "sst2", "data": "{place}/sst2", "out": "{place}/new"}
 LOOK = {"model": "{place}/encoder.keras", "task": "sst2", "data": "{place}/sst2"}
+GOES_ON = "Pretraining goes on from its last checkpoint if the command is given again."
 WRONG = [
     (["pretrain-data", "{place}/empty.txt"], DATA, "the corpus is empty: none of the files has a line of text"),
     (["pretrain-data", "{place}/latin.txt"], DATA, "latin.txt is not UTF-8 text: byte 8 (0xe9), in line 3"),
@@ -305,12 +306,13 @@ def test_long_rows_are_cut_to_what_the_encoder_takes(encoder, tokenizer):
         (FloatingPointError("a"), 1),
         (MemoryError(), 1),
         (RuntimeError("a\n\n b"), 1),
+        (KeyError("a"), 3),
     ],
 )
 def test_codes_of_failures(error, code):
     assert Failure(error).exit_code == code
-    assert "\n" not in sentence(error)
-    assert sentence(error)
+    assert "\n" not in Failure(error).message
+    assert Failure(error).message
 
 
 def test_debug_shows_where(place):
@@ -320,14 +322,69 @@ def test_debug_shows_where(place):
     assert result.exit_code == 2
 
 
-def test_a_stop_by_hand_is_told(monkeypatch, place):
-    def stopped(*_):
+@pytest.mark.parametrize(
+    ("command", "options", "place_of_it", "told"),
+    [
+        ("evaluate", LOOK, "bert_models.cli.evaluate.files_of", ["Stopped."]),
+        ("pretrain", TRAIN, "bert_models.pretraining.loop.pretrain", [GOES_ON, "Stopped."]),
+    ],
+)
+def test_a_stop_by_hand_is_told(monkeypatch, place, command, options, place_of_it, told):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bert_models.cli.evaluate.files_of", stopped)
-    result = CliRunner().invoke(main, ["evaluate", "--model", "a", "--task", "sst2", "--data", str(place)])
+    monkeypatch.setattr(place_of_it, stopped)
+    typed = [str(word).replace("{place}", str(place)) for word in words(options)]
+    result = CliRunner().invoke(main, [command, *typed])
     assert result.exit_code == 130
-    assert "Stopped." in result.stderr
+    assert [line for line in result.stderr.splitlines() if line] == told
+
+
+def test_what_appeared_at_the_place_while_it_trained_stays(encoder, tokenizer, tmp_path):
+    from bert_models.cli.finetune import _written
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "results.json").write_text("of another run")
+    with pytest.warns(UserWarning, match=r"model is there by now, .* see .*model-2"):
+        found = _written(encoder, tokenizer, {"mean": {"dev": {"accuracy": 91.5}}}, tmp_path / "model")
+    assert found["out"] == str(tmp_path / "model-2")
+    assert json.loads((tmp_path / "model-2" / "results.json").read_text()) == found
+    assert [file.read_text() for file in (tmp_path / "model").iterdir()] == ["of another run"]
+
+
+def test_what_appears_while_the_model_is_written_stays_too(monkeypatch, encoder, tokenizer, tmp_path):
+    from bert_models.cli import finetune as module
+
+    monkeypatch.setattr(module.places, "save_tokenizer", lambda *_: (tmp_path / "model").mkdir(exist_ok=True))
+    with pytest.warns(UserWarning, match="is there by now"):
+        found = module._written(encoder, tokenizer, {"mean": {"dev": {"accuracy": 91.5}}}, tmp_path / "model")
+    assert found["out"] == str(tmp_path / "model-2")
+    assert (tmp_path / "model-2" / "model.keras").is_file()
+    assert not list((tmp_path / "model").iterdir())
+
+
+@pytest.mark.parametrize(("there", "overwrite"), [("file", True), ("file", False), ("saved_model.pb", False)])
+def test_a_new_folder_leaves_what_is_there(tmp_path, there, overwrite):
+    from bert_models.folders import new_folder
+
+    def write():
+        with new_folder(tmp_path / "out", overwrite):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / there).write_text("text")
+
+    with pytest.raises(FileExistsError, match="exists"):
+        write()
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", there]
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(place, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "model.keras").write_bytes((place / "encoder.keras").read_bytes())
+    (tmp_path / "teacher" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *reversed(WORDS)]) + "\n")
+    given = {**TUNE, "teacher": tmp_path / "teacher"}
+    result = call("distil", *(str(word).replace("{place}", str(place)) for word in words(given)))
+    assert result.exit_code == 2
+    assert "has other tokens than the one in use" in result.stderr
 
 
 def test_no_run_that_converged_is_a_code_of_its_own(place):

@@ -17,6 +17,7 @@ from bert_models import PRESETS, param_counts
 from bert_models.checkpoints.loading import load as load_bert
 from tncompress.cli import main
 from tncompress.cli.compare import differences
+from tncompress.cli.models import find
 from tncompress.forms import FORMS
 
 COMMANDS = ("bench", "compare", "compress", "count", "export", "forms", "plan", "report")
@@ -119,7 +120,7 @@ def test_the_loss_that_plan_tells_is_that_of_the_fit(here):
     for row, other in zip(found["rows"], expected["rows"], strict=True):
         assert other["loss"] == pytest.approx(row["weight_error"] ** 2, rel=1e-4)
     calibrated = ["--keep", "0.4", "--calibration", here / "x.npy", "--objective", "outputs"]
-    expected = as_json("plan", here / "stack.keras", *calibrated)
+    expected = as_json("plan", here / "stack.keras", *calibrated, "--overwrite")
     found = as_json("compress", here / "stack.keras", "objective.keras", *calibrated)
     assert expected["predicted_loss"] == pytest.approx(found["predicted_loss"], rel=1e-3)
 
@@ -185,6 +186,32 @@ def test_differences_leave_padding_out():
         assert [rows[name].largest, rows[name].relative, rows[name].cosine] == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_model_that_gives_nan_is_like_no_other(here):
+    broken = tncompress.load(here / "stack.keras")
+    broken.layers[-1].bias.assign(np.full(16, np.nan))
+    broken.save("nan.keras")
+    pair = ["compare", here / "stack.keras", "nan.keras"]
+    assert as_json(*pair)["outputs"] == [{"output": "output", "largest": None, "relative": None, "cosine": None}]
+    assert "nan" in done(*pair).stdout
+    for limit in (["--max-difference", "1"], ["--min-cosine", "0.5"]):
+        result = run(*pair, *limit)
+        assert (result.exit_code, limit[0] in result.stderr) == (1, True)
+
+
+def test_models_without_vectors_of_floats_cannot_be_compared():
+    model = SimpleNamespace(name="whole", predict_on_batch=lambda x: x.astype("int32"))
+    with pytest.raises(ValueError, match="no outputs of floating-point vectors"):
+        differences([model, model], [np.ones((2, 16))])
+
+
+def test_bytes_on_disk_are_those_of_the_weights_that_are_read(here, tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    for name in ("pytorch_model.bin", "onnx/model.onnx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x" * 1000)
+    assert find(str(folder)).file_bytes == (folder / "model.safetensors").stat().st_size
+
+
 # -- limits: exit code 1 -------------------------------------------------------------------------------
 
 
@@ -214,6 +241,15 @@ WRONG = [
     (["count", "tnbert"], "nearest is tn_bert"),
     (["count", "{here}/texts.txt"], "no .keras one"),
     (["count", "tn_bert", "--length", "0"], "seq_length must be from 1"),
+    (["count", "tn_bert", "--config", "nonsense"], "--config describes a checkpoint, which tn_bert (preset) is not"),
+    (["count", "{here}/stack.keras", "--length", "-5"], "--length is for attention"),
+    (["compare", "{here}/stack.keras", "{here}/stack.keras", "--config", "nonsense"], "(keras) are not; leave it"),
+    (["report", "{here}/stack.keras", "--recipe", "{here}/stack.keras"], "belongs to MODEL itself"),
+    (["report", "{here}/stack.keras", "--recipe", "{here}/stack.keras", "--overwrite"], "belongs to MODEL itself"),
+    (["report", "{here}/stack.keras", "--html", "{here}/texts.txt"], "texts.txt exists; choose another name"),
+    (["report", "{here}/stack.keras", "--html", "a", "--recipe", "a"], "--html and --recipe are the same file"),
+    (["plan", "{here}/bert", "--out", "{here}/bert/config.json", "--overwrite"], "belongs to MODEL itself"),
+    (["plan", "{here}/stack.keras", "--out", "{here}/texts.txt"], "texts.txt exists; choose another name"),
     (["plan", "{here}/stack.keras", "--keep", "1.5"], "keep is the fraction"),
     (["plan", "{here}/stack.keras", "--keep", "0.5", "--params", "9"], "--keep and --params are two limits"),
     (["plan", "{here}/stack.keras", "--form", "svd"], "no form 'svd'; choose from block_diagonal"),
@@ -229,7 +265,7 @@ WRONG = [
     (["plan", "{here}/bert", "--recipe", "no.json"], "no recipe no.json"),
     (["plan", "{here}/bert", "--recipe", "no.json", "--keep", "0.5"], "leave --keep away"),
     (["compress", "{here}/stack.keras", "out.h5"], "OUT is a .keras file"),
-    (["compress", "{here}/stack.keras", "{here}/stack.keras"], "OUT is MODEL itself"),
+    (["compress", "{here}/stack.keras", "{here}/stack.keras"], "belongs to MODEL itself"),
     (["compress", "{here}/stack.keras", "{here}/small.keras"], "exists; choose another name"),
     (["compress", "{here}/stack.keras", "out.keras", "--refit"], "give --calibration"),
     (["compress", "{here}/small.keras", "out.keras"], "a network already"),
@@ -275,6 +311,58 @@ def test_a_bug_is_told_apart(here, monkeypatch):
     assert isinstance(run("count", here / "stack.keras").exception, KeyError)
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(28, "No space left on device"), 1, "A file could not be written (No space left on device)."),
+        (OSError(28, "No space left on device", "a.keras"), 1, "a.keras could not be written (No space"),
+        (RuntimeError("a"), 1, "a (RuntimeError; TNCOMPRESS_TRACEBACK=1 shows where)"),
+        (MemoryError(), 1, "MemoryError"),
+        (ValueError("a"), 2, "a (ValueError; TNCOMPRESS_TRACEBACK=1 shows where)"),
+        (PermissionError(13, "no", "a"), 2, "[Errno 13] no: 'a'"),
+        (KeyError("a"), 3, "This is a bug: TNCOMPRESS_TRACEBACK=1 shows where."),
+    ],
+)
+def test_codes_of_failures(here, monkeypatch, error, code, message):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(sys.modules["tncompress.cli.count"], "counted", fails)
+    result = run("count", here / "stack.keras")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (code, 1)
+    assert message in result.stderr
+
+
+def test_what_no_raise_of_ours_put_into_words_shows_where_it_comes_from(here, monkeypatch):
+    monkeypatch.setattr(sys.modules["tncompress.cli.count"], "counted", lambda _: 5)  # a mistake in count's own frame
+    result = run("count", here / "stack.keras")
+    assert result.exit_code == 2
+    assert "'int' object is not iterable (TypeError; TNCOMPRESS_TRACEBACK=1 shows where)" in result.stderr
+    assert "TRACEBACK" not in run("count", here / "stack.keras", "--length", "9").stderr
+
+
+def test_a_full_disk_is_told_with_the_file(here, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    for call in (["compress", here / "stack.keras", "out.keras"], ["plan", here / "stack.keras", "--out", "out.json"]):
+        result = run(*call)
+        assert result.exit_code == 1
+        assert result.stderr.splitlines()[-1].startswith("Error: out.")
+        assert "could not be written (No space left on device)." in result.stderr
+
+
+def test_both_command_lines_say_the_same_codes():
+    from bert_models.cli import main as other
+
+    for program in (main, other):
+        text = " ".join(program.get_help(program.make_context("x", [], resilient_parsing=True)).split())
+        assert all(
+            part in text for part in ("0, done; 1,", "; 2, something given is wrong,", "; 3, a bug; 130, it was")
+        )
+
+
 # -- what all commands do --------------------------------------------------------------------------------
 
 
@@ -285,7 +373,7 @@ def _calls(here):
         "compress": ["compress", here / "stack.keras", "out.keras", "--overwrite"],
         "count": ["count", here / "small.keras"],
         "forms": ["forms"],
-        "plan": ["plan", here / "stack.keras"],
+        "plan": ["plan", here / "stack.keras", "--overwrite"],
         "report": ["report", here / "small.keras"],
     }
 
@@ -331,16 +419,19 @@ def test_report_is_that_of_the_library(here):
 
 
 def test_report_as_a_page(here):
-    pytest.importorskip("tncompress.reporting.page")
     done("report", here / "small.keras", "--html", "page.html")
-    assert "<html" in Path("page.html").read_text()[:1000]
+    page = Path("page.html").read_text()
+    assert "<html" in page[:1000]
+    report = tncompress.report(tncompress.load(here / "small.keras"))
+    assert report.replaced
+    assert all(row.layer in page and f"{row.params_after:,}" in page for row in report.replaced)
 
 
 def test_forms_shows_all(here):
     rows = as_json("forms", "--in", "64", "--out", "128", "--keep", "0.5")["forms"]
     assert {row["form"] for row in rows} == {*FORMS, "narrow"}
     assert all(row["params"] <= 64 * 128 / 2 for row in rows if row["params"])
-    assert "arXiv" in done("forms", "block_tt").stdout or "Source" not in done("forms", "block_tt").stdout
+    assert "block_tt: Qiu et al. 2024" in done("forms", "block_tt").stdout
 
 
 # -- export ------------------------------------------------------------------------------------------------
@@ -401,7 +492,21 @@ with without_native_log():
 os.write(2, b"after\\n")
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
-    assert told.splitlines() == ["told", "kept", "after"]
+    assert sorted(told.splitlines()[:2]) == ["kept", "told"]
+    assert told.splitlines()[2:] == ["after"]
+
+
+def test_last_words_before_an_abort_are_told():
+    code = """
+import os
+from tncompress.cli.native_log import without_native_log
+with without_native_log():
+    os.write(2, b"I0000 00:00:1795280290.8 8587 port.cc:153] oneDNN\\nlast words\\n")
+    os.abort()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode
+    assert result.stderr == "last words\n"
 
 
 # -- completion ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+from tncompress.cli.bert import tokenizer
 from tncompress.cli.data import Source, batch_size, batches_for, read_texts, spread
 from tncompress.cli.models import find
 from tncompress.cli.random_input import random_inputs
@@ -62,6 +63,25 @@ def test_columns(tmp_path):
     assert read_texts([write(tmp_path / "t.tsv", 'x\t"a b\n')], ["2"]) == ['"a b']
 
 
+@pytest.mark.parametrize(("name", "content"), [("t.csv", "text\na cat\n"), ("t.txt", "a cat\n")])
+def test_a_mark_of_byte_order_is_no_text(tmp_path, name, content):
+    file = write(tmp_path / name, b"\xef\xbb\xbf" + content.encode())
+    assert read_texts([file], ["text"] if name == "t.csv" else []) == ["a cat"]
+
+
+@pytest.mark.parametrize("name", ["", "vocab.txt", "tokenizer.json", "other.json"])
+def test_rows_are_as_long_as_the_files_beside_say(tmp_path, name):
+    from bert_models.cli.places import open_tokenizer
+
+    folder = write_bert(tmp_path / "bert")
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    (folder / "other.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 9}')
+    for found in (open_tokenizer(str(folder / name)), tokenizer(folder / name, None)):
+        assert found.max_length == 9
+        assert found(["a cat"])["input_word_ids"].tolist() == [[2, 5, 6, 3]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "columns", "message"),
     [
@@ -88,6 +108,8 @@ def test_tables_that_are_none(tmp_path, name, content, columns, message):
         ("x.npy", lambda file: np.save(file, np.array(["a"])), "no arrays of numbers"),
         ("x.npy", lambda file: np.save(file, np.float32(1)), "no arrays of numbers"),
         ("x.npz", lambda file: np.savez(file, a=np.ones(2), b=np.ones(3)), "different lengths: 2, 3"),
+        ("x.npy", lambda file: np.save(file, np.ones((0, 3))), "arrays without rows"),
+        ("x.npz", lambda file: np.savez(file, a=np.ones((0, 3))), "arrays without rows"),
     ],
 )
 def test_arrays_that_are_none(tmp_path, name, make, message):

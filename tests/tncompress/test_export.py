@@ -22,8 +22,8 @@ import tensorflow as tf
 import bert_models
 import tncompress
 from bert_models.inputs import INPUT_NAMES
+from tncompress.beside import beside
 from tncompress.conversion.saving import compression_of
-from tncompress.exporting.beside import beside
 from tncompress.exporting.export import export
 from tncompress.exporting.formats import FORMATS
 from tncompress.exporting.job import Job, signature_of
@@ -250,6 +250,19 @@ def test_a_file_with_other_outputs_is_not_kept(monkeypatch, tmp_path):
             export(model, tmp_path / "a", "savedmodel", check=x, overwrite=True)
     assert (tmp_path / "a" / "saved_model.pb").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_nan_in_any_output_is_found(monkeypatch, tmp_path):
+    from tncompress.exporting import saved_model
+
+    entry = keras.Input((4,), name="x")
+    model, x = keras.Model(entry, {name: keras.layers.Dense(3)(entry) for name in "ab"}), np.ones((2, 4), "float32")
+    for name in "ab":
+        wrong = {name: np.nan}
+        read = lambda x, wrong=wrong: {key: value + wrong.get(key, 0) for key, value in model(x).items()}  # noqa: E731
+        monkeypatch.setattr(saved_model, "read", lambda *_, read=read: read)
+        with pytest.raises(RuntimeError, match="by up to nan"):
+            export(model, tmp_path / "a", "savedmodel", check=x)
 
 
 def test_overwriting_replaces_the_whole_folder(tmp_path):

@@ -25,7 +25,8 @@ def main() -> None:
     MODEL is a .keras file, a preset such as tn_bert (with random weights), the folder of a Hugging Face BERT, or a
     TensorFlow checkpoint.
 
-    Exit codes: 0 done; 1 a limit that was asked for is not met; 2 wrong input, told in one sentence.
+    Exit codes: 0, done; 1, it could not be done to the end (the disk is full), or a limit that was asked for is not
+    met; 2, something given is wrong, and one sentence says what; 3, a bug; 130, it was interrupted.
     """
 
 

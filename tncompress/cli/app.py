@@ -12,14 +12,10 @@ from typing import Any
 import click
 
 from tncompress.cli.native_log import without_native_log
+from tncompress.commands import FAILED, INTERRUPTED, WRONG, exit_code, finite, plain, sentence
 
-MISSED, WRONG, BUG, INTERRUPTED = 1, 2, 3, 130  # exit codes besides 0
 PIPE_WIDTH = 160  # columns of tables that go to no terminal
 TRACEBACK = "TNCOMPRESS_TRACEBACK"  # variable: show where an error comes from
-# What users can mend; anything else is a bug, and its traceback is wanted.
-REFUSALS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
-
-
 # Arguments of the library that messages name, and that are options here.
 ARGUMENTS = (
     *("keep", "params", "flops", "latency", "max_loss", "form", "include", "exclude", "embeddings", "calibration"),
@@ -35,7 +31,7 @@ class Commands(click.Group):
     """A group whose commands never show a traceback for what the user can mend."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        """Run a command; exits with 0, 1 (a limit is not met), 2 (wrong input) or 130 (Ctrl-C)."""
+        """Run a command; exits with one of the codes of `tncompress.commands`."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets everyone
@@ -62,7 +58,7 @@ def _told(error: Exception) -> int:
 
     if isinstance(error, LimitError | BudgetError):
         click.echo(one_line(error), err=True)
-        return MISSED
+        return FAILED
     if isinstance(error, click.UsageError):
         of = f" {error.ctx.command_path.partition(' ')[2]}".rstrip() if error.ctx else ""
         click.echo(f"Error: {one_line(error.format_message())} See tncompress{of} --help.", err=True)
@@ -70,11 +66,8 @@ def _told(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         click.echo(f"Error: {one_line(error.format_message())}", err=True)
         return WRONG
-    if isinstance(error, REFUSALS):
-        click.echo(f"Error: {one_line(error) or type(error).__name__}", err=True)
-        return WRONG
-    click.echo(f"Error: {type(error).__name__}: {one_line(error)} This is a bug: {TRACEBACK}=1 shows where.", err=True)
-    return BUG
+    click.echo(f"Error: {one_line(sentence(error, f'{TRACEBACK}=1 shows where'))}", err=True)
+    return exit_code(error)
 
 
 def one_line(error: Any) -> str:
@@ -83,8 +76,7 @@ def one_line(error: Any) -> str:
     >>> one_line(ValueError("Budget(max_loss=0.1) is low; give objective=,   leave refit=True away"))
     '--max-loss 0.1 is low; give --objective, leave --refit away'
     """
-    text = " ".join(str(error).split())
-    text = re.sub(r"Budget\((\w+)=([^)]*)\)", r"\1=\2", text)
+    text = re.sub(r"Budget\((\w+)=([^)]*)\)", r"\1=\2", plain(error))
     return re.sub(rf"\b({'|'.join(ARGUMENTS)})=(True\b)?(?=(\w|['\"])?)", _option, text)
 
 
@@ -120,7 +112,7 @@ class Output:
     def show(self, value: Mapping[str, Any], *parts: Any) -> None:
         """The result: the value as JSON, or the parts (tables and text) to be read."""
         if self.json:
-            click.echo(json.dumps(value, indent=2))
+            click.echo(json.dumps(finite(value), indent=2, allow_nan=False))
         elif not self.quiet:
             console = _console()
             for part in parts:

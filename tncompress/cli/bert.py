@@ -1,5 +1,6 @@
 """Presets, checkpoints and tokenizers: the one file of this package that knows `bert_models`."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from bert_models.text.tokenize import Tokenizer
 
 TEXT_FILES = ("tokenizer.json", "vocab.txt")
+CONFIG_FILES = ("config.json", "bert_config.json", "tokenizer_config.json")
 INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -59,6 +61,35 @@ def is_checkpoint(path: Path) -> bool:
     False
     """
     return path.with_name(f"{path.name}.index").is_file()
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files with the weights that `bert_models.load` reads from a folder or of a checkpoint; none if none is there.
+
+    >>> weight_files(Path("nowhere"))
+    []
+    """
+    from bert_models.checkpoints.hub import GRAPH_FILE, VARIABLES
+    from bert_models.checkpoints.huggingface import WEIGHTS_FILE
+    from bert_models.checkpoints.tf_checkpoint import prefixes_in
+
+    if not path.is_dir():
+        prefix = path
+    elif (path / GRAPH_FILE).is_file():
+        prefix = path / VARIABLES
+    elif (path / WEIGHTS_FILE).is_file() or not (names := prefixes_in(path)):
+        return [file for file in [path / WEIGHTS_FILE] if file.is_file()]
+    else:
+        prefix = path / names[0]
+    name = glob.escape(prefix.name)
+    return [*prefix.parent.glob(f"{name}.index"), *prefix.parent.glob(f"{name}.data-*")]
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that a checkpoint and its tokenizer are read from."""
+    folder = path if path.is_dir() else path.parent
+    places = [place / name for place in (folder, folder / "assets") for name in (*CONFIG_FILES, *TEXT_FILES)]
+    return [*weight_files(path), *(file for file in [folder / "saved_model.pb", *places] if file.is_file())]
 
 
 def built(name: str, seed: int) -> Any:
@@ -118,25 +149,14 @@ def tokenizer(place: Path, model: Any) -> "Tokenizer":
         FileNotFoundError: there is none.
         ValueError: it is damaged, or of another model.
     """
+    from bert_models.cli.places import tokenizer_at
     from bert_models.sentence_embeddings import check_pair
-    from bert_models.text import tokenize, vocabulary
+    from bert_models.text.tokenize import Tokenizer
 
-    if place.is_dir():
-        found = tokenize.load_tokenizer(place)
-    elif place.suffix == ".json":
-        found = tokenize.Tokenizer(tokenize._from_json(_there(place)))
-    else:
-        settings = tokenize.read_settings(place.parent / vocabulary.SETTINGS_NAME)
-        found = tokenize.Tokenizer(vocabulary.to_backend(vocabulary.read_tokens(place), settings))
+    found = tokenizer_at(place)
     check_pair(model, found)
     longest = getattr(getattr(model, "config", None), "max_positions", found.max_length)
-    return tokenize.Tokenizer(found.backend, min(found.max_length, longest))
-
-
-def _there(file: Path) -> Path:
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file}: give the tokenizer.json or vocab.txt, or its folder.")
-    return file
+    return Tokenizer(found.backend, min(found.max_length, longest))
 
 
 def batches(tokenizer: "Tokenizer", texts: Sequence[str], size: int, names: Sequence[str]) -> list[dict[str, Any]]:

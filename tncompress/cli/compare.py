@@ -9,7 +9,7 @@ import numpy as np
 
 from tncompress.cli.app import LimitError, Output, byte_size, milliseconds, number, table, with_output
 from tncompress.cli.data import Source, batches_for
-from tncompress.cli.models import CONFIG, Found, model_argument, open_model
+from tncompress.cli.models import CONFIG, Found, check_config, model_argument, open_model
 from tncompress.cli.random_input import check_length, random_inputs
 from tncompress.cli.wanted import FILE, text_options
 
@@ -60,6 +60,7 @@ def compare(
     source = Source(texts["files"], texts["columns"], texts["tokenizer"], texts["most"])
     if batch < 1:
         raise ValueError(f"--batch is at least 1, got {batch}.")
+    check_config(config, a, b)
     models = [open_model(found, config=config if found.kind == "checkpoint" else None) for found in (a, b)]
     batches = _batches(models, (a, b), source, batch, length)
     rows = differences(models, batches)
@@ -93,7 +94,7 @@ def differences(models: Sequence[Any], batches: Sequence[Any]) -> list[Differenc
     """Of every output of two models over all batches.
 
     Raises:
-        ValueError: the models do not take the same input, or have other outputs.
+        ValueError: the models do not take the same input, or have other outputs, or none to compare.
     """
     sums: dict[str, list[float]] = {}
     for x in batches:
@@ -102,10 +103,12 @@ def differences(models: Sequence[Any], batches: Sequence[Any]) -> list[Differenc
             raise ValueError(
                 f"The models have different outputs, {_shapes(first)} and {_shapes(second)}: these cannot be compared."
             )
+        if not first:
+            raise ValueError("The models have no outputs of floating-point vectors, so there is nothing to compare.")
         for name, one in first.items():
             _add(sums.setdefault(name, [0.0] * 5), one, second[name])
     return [
-        Difference(name, largest, (error / energy) ** 0.5 if energy else float(error > 0), cosines / count)
+        Difference(name, largest, (error / (energy or error)) ** 0.5 if error else 0.0, cosines / max(count, 1))
         for name, (largest, error, energy, cosines, count) in sums.items()
     ]
 
@@ -114,11 +117,11 @@ def _add(sums: list[float], one: np.ndarray, other: np.ndarray) -> None:
     one, other = (array.astype(np.float64).reshape(-1, array.shape[-1]) for array in (one, other))
     gap, lengths = one - other, np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     products = np.einsum("ij,ij->i", one, other)
-    sums[0] = max(sums[0], float(np.abs(gap).max(initial=0.0)))
+    sums[0] = float(np.maximum(sums[0], np.abs(gap).max(initial=0.0)))  # max() would lose NaN
     sums[1] += float(np.sum(gap**2))
     sums[2] += float(np.sum(one**2))
     # A vector of zeros points where the other does only if that is zero too.
-    sums[3] += float(np.sum(np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), ~gap.any(axis=1))))
+    sums[3] += float(np.sum(np.where(lengths == 0, ~gap.any(axis=1), products / np.where(lengths == 0, 1, lengths))))
     sums[4] += len(one)
 
 
@@ -179,7 +182,8 @@ def _outputs(rows: Sequence[Difference], source: Source) -> Any:
 
 
 def _check(rows: Sequence[Difference], most: float | None, least: float | None) -> None:
-    if most is not None and (worst := max(rows, key=lambda row: row.largest)).largest > most:
-        raise LimitError(f"--max-difference {most:g} is not met: {worst.output} differs by {worst.largest:.3g}.")
-    if least is not None and (worst := min(rows, key=lambda row: row.cosine)).cosine < least:
-        raise LimitError(f"--min-cosine {least:g} is not met: that of {worst.output} is {worst.cosine:.5f}.")
+    for row in rows:  # what is not a number meets no limit
+        if most is not None and not row.largest <= most:
+            raise LimitError(f"--max-difference {most:g} is not met: {row.output} differs by {row.largest:.3g}.")
+        if least is not None and not row.cosine >= least:
+            raise LimitError(f"--min-cosine {least:g} is not met: that of {row.output} is {row.cosine:.5f}.")

@@ -10,6 +10,7 @@ from tncompress.cli.app import LimitError, Output, byte_size, with_output
 from tncompress.cli.models import CONFIG, SUFFIX, Found, model_argument, open_model
 from tncompress.cli.plan import checked_file
 from tncompress.cli.wanted import FILE, source, wanted, wanted_options, with_calibration
+from tncompress.commands import told_if_full
 
 
 @click.command(short_help="A model in, a smaller model out.")
@@ -50,7 +51,8 @@ def compress(
     from tncompress.reporting.report import report
 
     small = replace_dense(keras_model, **arguments, refit=refit, seed=seed, progress=output.progress)
-    small.save(out)
+    with told_if_full(out):
+        small.save(out)
     found, size = report(small), out.stat().st_size
     value = {**json.loads(found.to_json()), "file": str(out), "file_bytes": size}
     output.show(value, found, f"Saved: {out}, {byte_size(size)}.")
@@ -63,11 +65,7 @@ def compress(
 def _check_out(out: Path, model: Found, overwrite: bool) -> None:
     if out.suffix != SUFFIX:
         raise ValueError(f"OUT is a {SUFFIX} file, such as {out.stem}{SUFFIX}; got {out}.")
-    checked_file(out)
-    if model.path is not None and out.exists() and out.samefile(model.path):
-        raise ValueError(f"OUT is MODEL itself, {out}; choose another name.")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another name, or replace it with --overwrite.")
+    checked_file(out, model, overwrite)
 
 
 def _check_limit(arguments: dict[str, Any], small: Any, found: Any) -> None:

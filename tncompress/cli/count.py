@@ -8,7 +8,7 @@ import click
 
 from tncompress.cli import bert
 from tncompress.cli.app import Output, byte_size, number, table, with_output
-from tncompress.cli.models import CONFIG, Found, model_argument, open_model
+from tncompress.cli.models import CONFIG, Found, check_config, model_argument, open_model
 
 LENGTH = 128  # tokens, or as many as there are positions
 FLOAT_BYTES = 4  # of a weight of an encoder that is not built
@@ -65,11 +65,17 @@ def count(model: Found, length: int | None, config: str | None, output: Output) 
 
 
 def _rows(model: Found, length: int | None, config: str | None) -> list[Counted]:
+    check_config(config, model)
     described = None
     if model.kind == "preset":
         described = bert.config_of_preset(model.name)
     elif model.kind == "checkpoint" and model.path is not None:
         described = bert.config_of_preset(config) if config else bert.config_beside(model.path)
+    if described is None and length is not None:
+        raise ValueError(
+            "--length is for attention in presets, folders and checkpoints that say their architecture, which "
+            f"{model.name} does not; leave it away."
+        )
     if described is None:
         return counted(open_model(model, config=config))
     length = min(LENGTH, described.max_positions) if length is None else length

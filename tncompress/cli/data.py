@@ -138,7 +138,7 @@ def read_texts(files: Sequence[Path], columns: Sequence[str]) -> list[str]:
 
 
 def _lines(file: Path) -> list[str]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         return list(lines)
 
 
@@ -146,7 +146,7 @@ def _cells(file: Path, separator: str, columns: Sequence[str]) -> list[str]:
     csv.field_size_limit(MOST_CELL)
     # In .tsv files of text quotes are marks like any other.
     quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.reader(lines, delimiter=separator, quoting=quoting)
         try:
             rows = [row for row in reader if row]
@@ -179,6 +179,8 @@ def _arrays(file: Path) -> Any:
         raise ValueError(f"{file} holds no arrays of numbers, with a row for every input.")
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(f"{file} holds arrays of different lengths: {', '.join(str(len(a)) for a in arrays)}.")
+    if not len(arrays[0]):
+        raise ValueError(f"{file} holds arrays without rows; give one row for every input.")
     return found
 
 

@@ -11,6 +11,7 @@ from tncompress.cli.data import Source, batches_for
 from tncompress.cli.models import CONFIG, Found, model_argument, open_model
 from tncompress.cli.random_input import check_length, random_inputs
 from tncompress.cli.wanted import FILE, text_options
+from tncompress.commands import told_if_full
 
 ROWS = 2  # of random input; two, so that a batch of one is not built in
 
@@ -74,7 +75,8 @@ def export(
     check = _check_inputs(keras_model, model, source, length)
     import tncompress.exporting.export as exporting
 
-    found = exporting.export(keras_model, out, to, int8=int8, check=check, outputs=outputs, overwrite=overwrite)
+    with told_if_full(out):
+        found = exporting.export(keras_model, out, to, int8=int8, check=check, outputs=outputs, overwrite=overwrite)
     size = f"{found.version}, {byte_size(found.num_bytes)}"
     checked = f"largest difference to Keras {found.max_difference:.2g}, mean cosine {found.mean_cosine:.5f}"
     on = ", ".join(file.name for file in source.files) or "random input"

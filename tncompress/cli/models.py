@@ -43,13 +43,15 @@ class Found:
         """Bytes of the file, or of the files of a checkpoint's weights; None for a preset."""
         if self.path is None:
             return None
-        if self.path.is_file():
-            return self.path.stat().st_size
-        if self.path.is_dir():
-            files = [file for file in self.path.rglob("*") if file.is_file()]
-        else:
-            files = [*self.path.parent.glob(f"{self.path.name}.*")]
+        files = [self.path] if self.path.is_file() else bert.weight_files(self.path)
         return sum(file.stat().st_size for file in files)
+
+    def has(self, file: Path) -> bool:
+        """Whether a file is the model, or one of those that it is read from."""
+        if self.path is None or not file.is_file():
+            return False
+        own = [self.path] if self.path.is_file() else bert.files_of(self.path)
+        return any(file.samefile(one) for one in own)
 
 
 class ModelType(click.ParamType):
@@ -97,6 +99,19 @@ def find(name: str) -> Found:
         ) from None
 
 
+def check_config(config: str | None, *models: Found) -> None:
+    """Refuse `--config` where no model is a checkpoint, which alone it is for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if config is not None and all(found.kind != "checkpoint" for found in models):
+        names = " and ".join(f"{found.name} ({found.kind})" for found in models)
+        raise ValueError(
+            f"--config describes a checkpoint, which {names} {'are' if models[1:] else 'is'} not; leave it away."
+        )
+
+
 def open_model(found: Found, *, config: str | None = None, seed: int = 0) -> Any:
     """The Keras model.
 
@@ -108,8 +123,7 @@ def open_model(found: Found, *, config: str | None = None, seed: int = 0) -> Any
     Raises:
         FileNotFoundError, ValueError: as `tncompress.load` and `bert_models.load`.
     """
-    if config is not None and found.kind != "checkpoint":
-        raise ValueError(f"--config describes a checkpoint, but {found.name} is a {found.kind}; leave it away.")
+    check_config(config, found)
     if found.kind == "preset":
         return bert.built(found.name, seed)
     if found.kind == "keras":

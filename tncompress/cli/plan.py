@@ -1,25 +1,26 @@
 """`tncompress plan`: what would become of every layer. Nothing is changed; the recipe is written."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tncompress.beside import beside
 from tncompress.cli.app import Output, milliseconds, number, table, with_output
 from tncompress.cli.models import CONFIG, Found, model_argument, open_model
 from tncompress.cli.wanted import FILE, source, wanted, wanted_options, with_calibration
+from tncompress.commands import told_if_full
 
 
 @click.command(short_help="What compress would do; writes the recipe.")
 @model_argument()
 @click.option("--out", type=FILE, metavar="FILE", help="Where the recipe goes; else MODEL.recipe.json, here.")
+@click.option("--overwrite", is_flag=True, help="Replace a recipe that is there.")
 @wanted_options
 @CONFIG
 @with_output
-def plan(model: Found, out: Path | None, config: str | None, output: Output, **options: Any) -> None:
+def plan(model: Found, out: Path | None, overwrite: bool, config: str | None, output: Output, **options: Any) -> None:
     """Say what `compress` would make of every layer of MODEL: network, size, loss, time. MODEL stays as it is.
 
     The recipe, JSON that `compress --recipe` takes, is written; edit it by hand if you like. Without --calibration
@@ -29,7 +30,7 @@ def plan(model: Found, out: Path | None, config: str | None, output: Output, **o
     Example: tncompress plan tn_bert --keep 0.5 --device tpu-v5e
     """
     arguments, data = wanted(options), source(options)
-    out = checked_file(out or Path(f"{model.title}.recipe.json"))
+    out = checked_file(out or Path(f"{model.title}.recipe.json"), model, overwrite)
     keras_model = open_model(model, config=config)
     arguments = with_calibration(keras_model, model, data, arguments)
     from tncompress.conversion.preview import preview
@@ -87,23 +88,32 @@ def _totals(found: Any) -> list[str]:
     return lines
 
 
-def checked_file(path: Path) -> Path:
+def checked_file(path: Path, model: Found, overwrite: bool) -> Path:
     """A place where a file can be written, before any work.
+
+    Args:
+        path: of the file.
+        model: whose files are never replaced.
+        overwrite: whether another file may be.
 
     Raises:
         FileNotFoundError: its folder does not exist.
         IsADirectoryError: it is a folder itself.
+        ValueError: it is a file of the model.
+        FileExistsError: it exists.
     """
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file.")
+    if model.has(path):
+        raise ValueError(f"{path} belongs to MODEL itself and stays as it is; choose another name.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name, or replace it with --overwrite.")
     return path
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it: there is never half of one."""
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".saving-") as folder:
-        beside = Path(folder) / path.name
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
+    with told_if_full(path), beside(path) as place:
+        place.write_text(text, "utf-8")

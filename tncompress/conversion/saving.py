@@ -6,7 +6,6 @@ nothing of it, nothing is unpickled, and safe mode stays on.
 """
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 
 import keras
 
+from tncompress.beside import beside
 from tncompress.conversion.adapted import adapt, adaptations_of
 from tncompress.conversion.curves import Front
 from tncompress.conversion.embeddings import put_embeddings
@@ -71,10 +71,8 @@ class CompressedModel:
             raise FileExistsError(f"{path} exists; choose another name or overwrite=True.")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-            beside = Path(folder) / path.name
-            super().save(beside, **kwargs)  # type: ignore[misc]
-            os.replace(beside, path)
+        with beside(path) as place:
+            super().save(place, **kwargs)  # type: ignore[misc]
 
 
 def put_choices(model: keras.Model, choices: Mapping[str, Choice | Bands]) -> dict[str, TNDense | TNEmbedding]:

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tncompress.beside import beside
 from tncompress.conversion.walking import walk
-from tncompress.exporting.beside import beside
 from tncompress.exporting.formats import Format, check_target, format_of
 from tncompress.exporting.job import Job, signature_of
 
@@ -128,8 +128,9 @@ def _compared(job: Job, chosen: Format, run: Callable, arrays: Any) -> dict[str,
     wanted = {name: keras.ops.convert_to_numpy(value) for name, value in job.call(arrays).items()}
     found = run(arrays)
     pairs = [(np.asarray(found[name], "float64"), wanted[name].astype("float64")) for name in wanted]
-    difference = max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
-    largest = max(float(np.abs(b).max(initial=0.0)) for _, b in pairs)
+    # Not Python's max, which loses a NaN that does not come first
+    difference = float(np.max([np.abs(a - b).max(initial=0.0) for a, b in pairs]))
+    largest = float(np.max([np.abs(b).max(initial=0.0) for _, b in pairs]))
     is_judged = not job.int8 and not _other_dtype(job.model)
     if is_judged and not difference <= LARGEST_DIFFERENCE * max(1.0, largest):
         raise RuntimeError(
