@@ -52,6 +52,8 @@ def _ids(model: Any) -> int:
     """Ids below this are in every table of words."""
     from tncompress.conversion.sites import find_sites
 
+    if known := getattr(getattr(model, "config", None), "vocab_size", None):  # of an encoder
+        return known
     sizes = [site.in_dim for site in find_sites(model) if site.is_table]
     words = [size for size in sizes if size > FEW_ROWS]  # the others are of segments and the like
     return min(words or sizes, default=2)
