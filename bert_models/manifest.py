@@ -13,6 +13,7 @@ from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense
 from tncompress.layers.embedding import TNEmbedding
 from tncompress.layers.pivoted import TNPivoted
+from tncompress.limits import json_object, shown
 from tncompress.network.spec import Spec
 
 # SavedModels keep the folder assets.extra for files that TensorFlow itself does not read.
@@ -108,13 +109,13 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{path} was not written by bert_models.export: it has no {MANIFEST.as_posix()}.")
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json_object(file)
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); export the encoder again.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} is damaged: it holds no JSON object; export the encoder again.")
+        raise ValueError(f"{file} is damaged ({str(error).rstrip('.')}); export the encoder again.") from None
     if values.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {values.get('format')!r}, but only {FORMAT} is known; update bert_models.")
+        raise ValueError(
+            f"{file} has format {shown(values.get('format'))}, but only {FORMAT} is known; update bert_models."
+        )
     if lacking := {"config", "model", "variables", "mlm"} - set(values):
         raise ValueError(f"{file} is damaged: it lacks {', '.join(sorted(lacking))}; export the encoder again.")
     return values

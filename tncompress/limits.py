@@ -6,6 +6,7 @@ from typing import Any
 
 MOST_JSON = 64 << 20  # bytes of a JSON file; the largest that is known, a tokenizer of 250,000 tokens, has 17 MB
 MOST_SHOWN = 200  # characters of a value in an error
+MOST_TOLD = 600  # characters of an error of another library
 MOST_BITS = 10_000  # of a number that is written down
 FREE_BYTES = 64 << 20  # that a file may ask for, however small it is
 BYTES_FOR_ONE = 128  # that it may ask for on top, for each of its own: more than any compression makes of weights
@@ -68,4 +69,4 @@ def json_object(file: Path, most: int = MOST_JSON) -> dict[str, Any]:
 def shown_error(error: BaseException) -> str:
     """What another library says, on one line and cut short, without a full stop."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."

@@ -1,12 +1,12 @@
 """`config.json` of Hugging Face and `bert_config.json` of the first BERT as a `BertConfig`, and back."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bert_models.config import BertConfig
 from bert_models.presets import preset
+from tncompress.limits import json_object, shown, shown_error
 
 # Key in the file -> field of BertConfig; a key that is absent keeps BertConfig's default, which is theirs.
 CONFIG_KEYS = {
@@ -49,12 +49,14 @@ def bert_config(values: Mapping[str, Any]) -> BertConfig:
     """
     kind = values.get("model_type")
     if kind != "bert":
-        raise ValueError(f"model_type must be 'bert', got {kind!r}: this is another architecture.")
+        raise ValueError(f"model_type must be 'bert', got {shown(kind)}: this is another architecture.")
     if values.get("is_decoder"):
         raise ValueError("is_decoder must be false: a BERT that reads one way only is not built.")
     positions = values.get("position_embedding_type", "absolute")
     if positions != "absolute":
-        raise ValueError(f"position_embedding_type must be 'absolute', got {positions!r}: other kinds are not built.")
+        raise ValueError(
+            f"position_embedding_type must be 'absolute', got {shown(positions)}: other kinds are not built."
+        )
     return _from_keys(values, ACTIVATIONS)
 
 
@@ -73,8 +75,8 @@ def tf1_config(values: Mapping[str, Any]) -> BertConfig:
 def _from_keys(values: Mapping[str, Any], activations: Mapping[str, str]) -> BertConfig:
     found = {ours: values[theirs] for theirs, ours in CONFIG_KEYS.items() if theirs in values}
     name = found.get("activation", "gelu")
-    if name not in activations:
-        raise ValueError(f"hidden_act must be one of {', '.join(activations)}, got {name!r}.")
+    if not isinstance(name, str) or name not in activations:
+        raise ValueError(f"hidden_act must be one of {', '.join(activations)}, got {shown(name)}.")
     return BertConfig.from_dict({**found, "activation": activations[name]})
 
 
@@ -102,19 +104,9 @@ def read_config(file: Path, reader: Callable[[Mapping[str, Any]], BertConfig]) -
         ValueError: not JSON, or not a BERT that can be built; the sentence starts with the file.
     """
     try:
-        return reader(_read_json(file))
+        return reader(json_object(file))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except ValueError as error:  # also bytes that are not UTF-8
-        raise ValueError(f"this is not JSON ({error}).") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"this must be a JSON object, got {type(values).__name__}.")
-    return values
+        raise ValueError(f"{file}: {shown_error(error)}.") from None
 
 
 def given_config(config: BertConfig | str | None) -> BertConfig | None:

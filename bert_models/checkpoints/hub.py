@@ -13,6 +13,7 @@ from bert_models.checkpoints.tf_checkpoint import TFCheckpoint, has_checkpoint
 from bert_models.config import BertConfig
 from bert_models.encoder import Encoder, build_encoder
 from bert_models.manifest import MANIFEST, read_manifest, weight_names
+from tncompress.conversion.opening import check_no_code, weights_within
 from tncompress.conversion.surgery import first_line
 
 GRAPH_FILE, VARIABLES = "saved_model.pb", "variables/variables"
@@ -41,7 +42,7 @@ def open_saved_model(folder: Path, config: BertConfig | None) -> Source:
 def _exported(checkpoint: TFCheckpoint, folder: Path, config: BertConfig | None) -> Source:
     manifest = read_manifest(folder)
     _check_manifest(manifest, folder / MANIFEST)
-    encoder = _given(config, manifest, folder) if config else _described(manifest, folder / MANIFEST)
+    encoder = _given(config, manifest, folder) if config else _described(manifest, folder / MANIFEST, checkpoint.size)
     paths = {"variables": manifest["variables"], "mlm/head": manifest.get("mlm") or []}
     return Source(
         where=str(folder),
@@ -71,10 +72,12 @@ def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
             )
 
 
-def _described(manifest: dict[str, Any], file: Path) -> keras.Model:
+def _described(manifest: dict[str, Any], file: Path, size: int) -> keras.Model:
     # A compressed encoder is more than its config says, hence the whole structure is in the file.
     try:
-        encoder = keras.saving.deserialize_keras_object(manifest["model"])
+        check_no_code(manifest["model"])
+        with weights_within(size):
+            encoder = keras.saving.deserialize_keras_object(manifest["model"])
     except Exception as error:  # many kinds, by what is broken
         raise ValueError(
             f"{file} is damaged: no encoder can be built of its 'model' ({first_line(error)}); "

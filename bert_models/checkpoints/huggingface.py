@@ -10,6 +10,7 @@ from bert_models.checkpoints.names import HUGGING_FACE, check_plain
 from bert_models.checkpoints.source import Source, Tensor, weights_of
 from bert_models.config import BertConfig
 from bert_models.encoder import build_encoder
+from tncompress.limits import shown, shown_error
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # In files, but neither of the encoder nor of the masked-LM head: a counter 0, 1, 2 ..., and next sentences.
@@ -77,7 +78,7 @@ def _header(file: Path) -> dict[str, Tensor]:
         for name in store.keys():  # noqa: SIM118 - a safe_open is no dict
             plain = plain_name(name)
             if plain in found:
-                raise ValueError(f"{file} holds one weight twice: {found[plain].label} and {name}.")
+                raise ValueError(f"{file} holds one weight twice: {shown(found[plain].label)} and {shown(name)}.")
             if not plain.startswith(NOT_READ):
                 piece = store.get_slice(name)
                 found[plain] = Tensor(name, tuple(piece.get_shape()), piece.get_dtype())
@@ -92,8 +93,8 @@ def _read(file: Path, labels: list[str]) -> dict[str, np.ndarray]:
 def _opened(file: Path):
     try:
         return safe_open(file, "numpy")
-    except SafetensorError as error:
-        reason = str(error).removeprefix("Error while deserializing header: ")
+    except (SafetensorError, OSError) as error:
+        reason = shown_error(error).removeprefix("Error while deserializing header: ")
         raise ValueError(
             f"{file} ({file.stat().st_size:,} bytes) is truncated or damaged: {reason}. Fetch it again."
         ) from None

@@ -1,5 +1,7 @@
 """TensorFlow checkpoints: their tensors, and for TF2 the graph of objects that owns them. No model code runs."""
 
+import glob
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from bert_models.checkpoints.source import Tensor
+from tncompress.limits import shown_error
 
 INDEX_ENDING = ".index"
+SMALLEST = 2  # bytes of a number, in the dtypes that are read
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -48,21 +52,34 @@ class TFCheckpoint:
             }
             self.nodes = self._nodes() if OBJECT_GRAPH in self.tensors else []
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files that hold the tensors."""
+        return sum(file.stat().st_size for file in self.prefix.parent.glob(f"{glob.escape(self.prefix.name)}.data-*"))
+
     def read(self, labels: Iterable[str]) -> dict[str, np.ndarray]:
-        """Values of the tensors with these names."""
+        """Values of the tensors with these names, which are no more than the files have room for."""
+        labels = list(labels)
+        total = sum(math.prod(self.tensors[label].shape) * SMALLEST for label in labels)
         with _readable(self.prefix):
+            if 0 < self.size < total:  # TensorFlow itself says which file is not there
+                raise ValueError(f"its tensors need at least {total:,} bytes, but its data files have {self.size:,}")
             return {label: self._reader.get_tensor(label) for label in labels}
 
     def _nodes(self) -> list[Node]:
         from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
         graph = TrackableObjectGraph.FromString(self._reader.get_tensor(OBJECT_GRAPH))
+        ids = {child.node_id for node in graph.nodes for child in node.children}
+        if not all(0 <= number < len(graph.nodes) for number in ids):
+            raise ValueError(f"its graph of {len(graph.nodes):,} objects names others")
+        labels = [[i.checkpoint_key for i in node.attributes if i.name == "VARIABLE_VALUE"] for node in graph.nodes]
         return [
             Node(
                 {child.local_name: child.node_id for child in node.children},
-                next((item.checkpoint_key for item in node.attributes if item.name == "VARIABLE_VALUE"), None),
+                next((key for key in keys if key in self.tensors), None),
             )
-            for node in graph.nodes
+            for node, keys in zip(graph.nodes, labels, strict=True)
         ]
 
     def follow(self, node: int, path: str) -> str | None:
@@ -95,9 +112,10 @@ def _readable(prefix: Path):
 
     try:
         yield
-    except (tf.errors.OpError, LookupError, RuntimeError, ValueError, DecodeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"{prefix} is a truncated or damaged checkpoint: {reason}. Fetch it again.") from None
+    except (tf.errors.OpError, LookupError, MemoryError, RuntimeError, ValueError, DecodeError) as error:
+        raise ValueError(
+            f"{prefix} is a truncated or damaged checkpoint: {shown_error(error)}. Fetch it again."
+        ) from None
 
 
 def has_checkpoint(prefix: Path) -> bool:

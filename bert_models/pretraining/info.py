@@ -7,9 +7,25 @@ from typing import Any
 
 from bert_models.pretraining.settings import DataSettings
 from bert_models.pretraining.wordpieces import WordPieces
+from tncompress.limits import json_object, shown, shown_error
 
 INFO_NAME = "pretraining_data.json"
 FORMAT = 1
+MOST_NAME = 255  # bytes of a file's name
+
+
+def _check_shards(shards: Any) -> None:
+    """Refuse what is no list of files in the same folder with their numbers of records and bytes."""
+    kinds = {"name": str, "records": int, "bytes": int}
+    if not isinstance(shards, list):
+        raise ValueError(f"shards must be a list, got {shown(shards)}")
+    for shard in shards:
+        if not isinstance(shard, dict) or not all(isinstance(shard.get(key), kind) for key, kind in kinds.items()):
+            raise ValueError(f"a shard has name, records and bytes, got {shown(shard)}")
+        name = shard["name"]
+        is_name = Path(name).name == name and name.isprintable() and 0 < len(name.encode()) <= MOST_NAME
+        if not is_name or min(shard["records"], shard["bytes"]) < 0:
+            raise ValueError(f"a shard is a file in the folder, got {shown(shard)}")
 
 
 def check_corpus(counts: Mapping[str, int], settings: DataSettings) -> None:
@@ -63,12 +79,14 @@ def read_info(folder: str | Path) -> dict[str, Any]:
             f"{folder} is no finished pretraining data: it has no {INFO_NAME}, which is written last. Write it again."
         )
     try:
-        info = json.loads(file.read_text("utf-8"))
+        info = json_object(file)
         version, shards = info["format"], info["shards"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}); write the pretraining data again.") from None
+        if version == FORMAT:
+            _check_shards(shards)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{file} is damaged ({shown_error(error)}); write the pretraining data again.") from None
     if version != FORMAT:
-        raise ValueError(f"{file} has format {version!r}, but only {FORMAT} is known; update bert_models.")
+        raise ValueError(f"{file} has format {shown(version)}, but only {FORMAT} is known; update bert_models.")
     for shard in shards:
         path = Path(folder) / shard["name"]
         if not path.is_file():

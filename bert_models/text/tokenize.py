@@ -3,19 +3,29 @@
 The work is done by `tokenizers`, the library that Hugging Face checkpoints are made with.
 """
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from bert_models.text.pack import kept_lengths
 from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, read_tokens, to_backend
+from tncompress.limits import MOST_JSON, json_object, shown, shown_error
 
 DEFAULT_MAX_LENGTH = 512
 JSON_NAME = "tokenizer.json"
+# What these values of JSON files must be, as Python and in words
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "do_lower_case": (bool, "true or false"),
+    "strip_accents": (bool | None, "true, false or null"),
+    "tokenize_chinese_chars": (bool, "true or false"),
+    "model_max_length": (int | float | None, "a number"),
+    "max_position_embeddings": (int | None, "a whole number"),
+    "vocab_size": (int | None, "a whole number"),
+}
 
 
 class Tokenizer:
@@ -174,7 +184,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     config = read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
     limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
     # Without a limit `model_max_length` is 1e30 in files, hence min() with the default.
-    lengths = [limit for limit in limits if isinstance(limit, int | float)]
+    lengths = [limit for limit in limits if limit is not None and limit >= 1]
     tokenizer = Tokenizer(backend, int(min([*lengths, DEFAULT_MAX_LENGTH])))
     _check_vocab_size(file, tokenizer.vocab_size, config.get("vocab_size"))
     return tokenizer
@@ -206,19 +216,28 @@ def read_settings(file: Path) -> dict:
     if not file.is_file():
         return {}
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json_object(file)
     except ValueError as error:
-        raise ValueError(f"{file}: this is not JSON ({error}).") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: this must be a JSON object, got {type(values).__name__}.")
+        raise ValueError(f"{file}: {error}") from None
+    for name, (kinds, wanted) in SETTINGS.items():
+        if name in values and not isinstance(values[name], kinds):
+            raise ValueError(f"{file}: {name} must be {wanted}, got {shown(values[name])}.")
     return values
 
 
 def _from_json(file: Path) -> tokenizers.Tokenizer:
+    if (size := file.stat().st_size) > MOST_JSON:
+        raise ValueError(f"{file} is no tokenizer that can be read: it has {size:,} bytes.")
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file} is no tokenizer that can be read: {error}.") from None
+        backend = tokenizers.Tokenizer.from_file(str(file))
+        backend.encode("a")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and a panic of Rust is no Exception
+        raise ValueError(f"{file} is no tokenizer that can be read: {shown_error(error)}.") from None
+    if not backend.get_vocab_size():
+        raise ValueError(f"{file} is no tokenizer that can be read: it has no tokens.")
+    return backend
 
 
 def _check_vocab_size(file: Path, found: int, wanted: int | None) -> None:

@@ -1,11 +1,15 @@
 """`Vocabulary`: the WordPiece tokens and the spelling rules that both text sides share, as one value."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from tncompress.limits import shown
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILE_NAME = "vocab.txt"
@@ -40,8 +44,8 @@ class Vocabulary:
     def __post_init__(self):
         check_tokens(self.tokens)
         if len(set(self.tokens)) < len(self.tokens):
-            twice = next(token for i, token in enumerate(self.tokens) if token in self.tokens[:i])
-            raise ValueError(f"a vocabulary holds every token once, but {twice!r} occurs twice; remove one.")
+            (twice, _), *_ = Counter(self.tokens).most_common(1)
+            raise ValueError(f"a vocabulary holds every token once, but {shown(twice)} occurs twice; remove one.")
 
     @property
     def strips_accents(self) -> bool:
@@ -95,9 +99,11 @@ def check_tokens(tokens: Sequence[str], source: str = "vocab") -> None:
     """
     for i, token in enumerate(tokens):
         if not isinstance(token, str):
-            raise TypeError(f"{source} must be tokens, but number {i} is of type {type(token).__name__}: {token!r}.")
+            raise TypeError(
+                f"{source} must be tokens, but number {i} is of type {type(token).__name__}: {shown(token)}."
+            )
         if "\n" in token:
-            raise ValueError(f"{source} must be tokens of one line each, but number {i} is {token!r}.")
+            raise ValueError(f"{source} must be tokens of one line each, but number {i} is {shown(token)}.")
     known = set(tokens)
     if lacking := [token for token in SPECIAL_TOKENS if token not in known]:
         raise ValueError(f"{source} is no BERT vocabulary: it lacks {', '.join(lacking)} in {len(tokens)} lines.")
@@ -157,14 +163,13 @@ def from_backend(backend: tokenizers.Tokenizer) -> Vocabulary:
     for key, wanted in _OF_BERT.items():
         if found[key] != wanted:
             raise ValueError(
-                f"the tokenizer is not of BERT's kind: its {key} is {found[key]!r}, not {wanted!r}; "
+                f"the tokenizer is not of BERT's kind: its {key} is {shown(found[key])}, not {wanted!r}; "
                 f"give a {FILE_NAME} instead, or prepare the text in Python."
             )
     by_id = {i: token for token, i in backend.get_vocab().items()}
-    if gaps := [i for i in range(max(by_id)) if i not in by_id]:
-        raise ValueError(
-            f"the tokenizer's ids must count up from 0, but {len(gaps)} are unused, the first is {gaps[0]}."
-        )
+    if unused := 1 + max(by_id, default=-1) - len(by_id):
+        first = next(i for i in count() if i not in by_id)
+        raise ValueError(f"the tokenizer's ids must count up from 0, but {unused:,} are unused, the first is {first}.")
     tokens = tuple(by_id[i] for i in range(len(by_id)))
     return Vocabulary(tokens, rules.lowercase, rules.strip_accents, rules.handle_chinese_chars)
 

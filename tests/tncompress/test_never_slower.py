@@ -10,9 +10,9 @@ import tncompress
 from tncompress import Budget, replace_dense, report
 from tncompress.conversion import never_slower
 from tncompress.conversion.never_slower import settled, slower, timed
+from tncompress.conversion.outcomes import Times
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.planning import Plan
-from tncompress.conversion.saving import Times
 from tncompress.conversion.sites import find_sites
 from tncompress.fitting.budget import Target, choice_seconds, dense_seconds
 from tncompress.fitting.choice import Choice, choice_from_config

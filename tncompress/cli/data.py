@@ -172,7 +172,7 @@ def _arrays(file: Path) -> Any:
     try:
         read = np.load(file, allow_pickle=False)
         found = read if isinstance(read, np.ndarray) else {name: read[name] for name in read.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, OSError, MemoryError) as error:
         raise ValueError(f"{file} holds no arrays that can be read ({error}); write it with numpy.save.") from None
     arrays = [found] if isinstance(found, np.ndarray) else list(found.values())
     if not arrays or any(array.ndim == 0 or array.dtype.kind not in "fiub" for array in arrays):

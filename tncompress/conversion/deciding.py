@@ -19,9 +19,9 @@ from tncompress.conversion.calibrate import Mask
 from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
 from tncompress.conversion.never_slower import settled
+from tncompress.conversion.outcomes import Times
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.planning import Places, Plan, globally, uniform
-from tncompress.conversion.saving import Times
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.fitting.budget import Budget, Target
 from tncompress.forms import Form

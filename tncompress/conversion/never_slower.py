@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import keras
 
+from tncompress.conversion.outcomes import Times
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.planning import Plan
-from tncompress.conversion.saving import Times
 from tncompress.conversion.sites import Site
 from tncompress.conversion.surgery import network_for
 from tncompress.conversion.timing import time_layers

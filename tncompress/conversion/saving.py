@@ -20,7 +20,6 @@ from tncompress.conversion.curves import Front
 from tncompress.conversion.embeddings import put_embeddings
 from tncompress.conversion.opening import checked_config, import_own_modules, weights_within
 from tncompress.conversion.outcomes import Compression, Outcome
-from tncompress.conversion.outcomes import Times as Times
 from tncompress.conversion.surgery import first_line, put_networks, rebuilt
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense

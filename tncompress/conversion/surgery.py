@@ -20,6 +20,7 @@ from tncompress.conversion.walking import locate, walk
 from tncompress.fitting.choice import Choice
 from tncompress.layers.dense import TNDense
 from tncompress.layers.pivoted import TNPivoted
+from tncompress.limits import MOST_TOLD
 
 
 def model_config(model: keras.Model) -> dict:
@@ -174,4 +175,5 @@ def first_line(error: Exception) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("Full object config:")[0]
     lines = [line.strip() for line in plain.splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return (told or [type(error).__name__])[0].rstrip(".")
+    text = (told or [type(error).__name__])[0].rstrip(".")
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."  # some tell all of a config

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tncompress.fitting.embedding import Band, checked_bands, num_params
 from tncompress.forms.low_rank import is_low_rank
+from tncompress.limits import shown
 from tncompress.network.cost import cost
 from tncompress.network.spec import Spec
 
@@ -67,10 +68,11 @@ class Choice:
             ValueError: if it is something else, or the spec is not valid. The form need not be known here.
         """
         if not isinstance(config, Mapping) or set(config) - {"pivots"} != {"form", "spec"}:
-            raise ValueError(f"A choice has the keys 'form' and 'spec' (and 'pivots', if it has them), got {config!r}.")
+            keys = "'form' and 'spec' (and 'pivots', if it has them)"
+            raise ValueError(f"A choice has the keys {keys}, got {shown(config)}.")
         form = config["form"]
         if not (form is None or isinstance(form, str)):
-            raise ValueError(f"A form is a name or null, got {form!r}.")
+            raise ValueError(f"A form is a name or null, got {shown(form)}.")
         choice = cls(form, Spec.from_config(config["spec"]), bool(config.get("pivots")))
         if choice.pivots and not is_low_rank(choice.spec):
             raise ValueError(f"Only low rank has pivots, got {str(choice.spec)!r}.")
@@ -125,11 +127,13 @@ class Bands:
             ValueError: if it is something else.
         """
         if set(config) != {"form", "bands", "dim"} or not isinstance(config["dim"], int):
-            raise ValueError(f"Bands have the keys 'form', 'bands' and 'dim' (a number), got {config!r}.")
+            raise ValueError(f"Bands have the keys 'form', 'bands' and 'dim' (a number), got {shown(config)}.")
         pairs = config["bands"]
         if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-            raise ValueError(f"Bands are pairs of tokens and rank, got {pairs!r}.")
-        tokens = sum(int(rows) for rows, _ in pairs)
+            raise ValueError(f"Bands are pairs of tokens and rank, got {shown(pairs)}.")
+        if not all(isinstance(value, int | None) for pair in pairs for value in pair):
+            raise ValueError(f"Bands are pairs of whole numbers, or of one and null, got {shown(pairs)}.")
+        tokens = sum(rows or 0 for rows, _ in pairs)
         return cls(checked_bands(pairs, tokens, config["dim"]), config["dim"])
 
 

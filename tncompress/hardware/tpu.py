@@ -19,6 +19,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from tncompress.beside import beside
 from tncompress.hardware.tpu_programs import Encoder, Maps
 
 # A topology of each, and the type of machine that has it; one device of it is compiled for.
@@ -213,11 +214,10 @@ def _read_cache() -> dict[str, int]:
     try:
         found = json.loads((_folder() / "tpu_cycles.json").read_text())
         return {key: cycles for key, cycles in found.items() if isinstance(cycles, int) and cycles > 0}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
 def _write_cache(known: Mapping[str, int]) -> None:
-    part = _folder() / f"tpu_cycles.{os.getpid()}.part"
-    part.write_text(json.dumps(known, indent=0))
-    part.replace(_folder() / "tpu_cycles.json")
+    with beside(_folder() / "tpu_cycles.json") as place:
+        place.write_text(json.dumps(known, indent=0))

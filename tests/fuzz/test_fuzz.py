@@ -1,0 +1,44 @@
+"""What fuzzing starts from, what it found, and changes at random; and a minute of the real thing, where atheris is."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz.found import FOUND
+from fuzz.targets import TARGETS
+
+CHANGES = 40  # inputs by chance for each target; of those that load whole models fewer
+SECONDS = 4  # of fuzzing for each
+
+
+def spoilt(data: bytes, size: int) -> bytes:
+    """In the place of libFuzzer's own changes."""
+    draw = random.Random(len(data))
+    at = draw.randrange(len(data) + 1)
+    return (data[:at] + bytes([draw.randrange(256)]) + data[at + draw.randrange(3) :])[:size]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TARGETS)
+def test_inputs_are_read_or_refused_in_a_sentence(name):
+    target = TARGETS[name]
+    seeds = [*target.seeds(), *FOUND.get(name, ())]
+    for seed in seeds:
+        target.run(seed)
+    for number in range(CHANGES // 4 if name == "keras" else CHANGES):
+        seed = seeds[number % len(seeds)]
+        change = target.mutator
+        target.run(change(seed, 1 << 16, number, spoilt) if change else spoilt(seed, 1 << 16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_fuzzing_finds_nothing(name, tmp_path):
+    pytest.importorskip("atheris", reason="coverage-guided fuzzing needs atheris, which is installed by hand")
+    command = [sys.executable, str(Path(__file__).with_name("run.py")), name, "--seconds", str(SECONDS)]
+    done = subprocess.run([*command, "--corpus", str(tmp_path)], capture_output=True, timeout=300, check=False)
+    told = done.stderr.decode("utf-8", "replace")
+    assert "number_of_executed_units" in told, told[-2000:]
+    assert not [file.name for file in tmp_path.glob("*-*") if not file.name.startswith("seed-")], told[-2000:]
