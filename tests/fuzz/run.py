@@ -13,13 +13,15 @@ FREE_MB = 3000  # of the process, TensorFlow among them
 
 
 def main() -> None:
-    import atheris
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--corpus", type=Path, required=True)
     given = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("Fuzzing needs atheris: pip install atheris.")
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     with atheris.instrument_imports(include=["tncompress", "bert_models"]):
         from fuzz import targets
