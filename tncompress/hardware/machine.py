@@ -4,9 +4,9 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tncompress.beside import beside
 from tncompress.hardware.device import DEVICES, Device, device
 
 VARIABLE = "TNCOMPRESS_DEVICE"  # environment variable: the device that layers are planned for
@@ -137,14 +138,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, kept: dict[str, Any]) -> None:
-    part = None
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: threads of one process may write at once.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-            part = Path(file.name)
-            file.write(json.dumps(kept, indent=1))
-        part.replace(path)
-    except OSError:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        with beside(path) as place:
+            place.write_text(json.dumps(kept, indent=1))

@@ -5,10 +5,10 @@ It is a function of the report's JSON, which it also holds, in `<script type="ap
 
 import json
 import os
-import tempfile
 from html import escape
 from pathlib import Path
 
+from tncompress.beside import beside
 from tncompress.reporting.listings import layers, left_dense, networks, recipe
 from tncompress.reporting.sections import cuts, errors, heading, parameters, trade
 from tncompress.reporting.style import CSS, SCRIPT
@@ -59,8 +59,6 @@ def write(path: str | os.PathLike, text: str) -> Path:
         raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'report.html'}.")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        beside = Path(folder) / path.name
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+    with beside(path) as place:
+        place.write_text(text, encoding="utf-8")
     return path
