@@ -1,8 +1,10 @@
 """The course of a distillation: its batches, learning rate and held-out losses, and which weights are kept."""
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,30 +20,35 @@ PATIENCE = 3  # evaluations in a row none of which is lower than the one before,
 WARM_UP = 0.1  # of the training: the learning rate rises, as Adam knows the size of gradients from a few steps only
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast and how long; see `recover`."""
+
+    learning_rate: float
+    epochs: float
+    minutes: float | None
+    clock: Callable[[], float] = time.monotonic
+    progress: bool | None = None
+
+    def part(self, share: float) -> "Pace":
+        """A share of the length, at the same speed."""
+        return replace(self, epochs=share * self.epochs, minutes=self.minutes and share * self.minutes)
+
+
 class Course(keras.callbacks.Callback):
     """Learning rate, held-out losses, best weights, and when to stop. What Keras calls an epoch here is one step."""
 
-    def __init__(
-        self,
-        held_out: Sequence[Batch],
-        learning_rate: float,
-        steps: int,
-        minutes: float | None,
-        clock: Callable[[], float],
-        started: float,
-        progress: bool | None,
-    ):
+    def __init__(self, held_out: Sequence[Batch], pace: Pace, steps: int, started: float):
         super().__init__()
-        self.held_out, self.learning_rate, self.steps = held_out, learning_rate, steps
-        self.clock, self.started, self.progress = clock, started, progress
-        self.seconds = float("inf") if minutes is None else 60 * minutes
+        self.held_out, self.pace, self.steps, self.started = held_out, pace, steps, started
+        self.seconds = float("inf") if pace.minutes is None else 60 * pace.minutes
         self.curve: dict[str, list] = {"step": [], "loss": [], "val_loss": [], "seconds": []}
         self.losses: list[float] = []  # since the last evaluation
         self.evaluation_seconds = 0.0
         self.evaluated = 0.0  # how much was done at the last evaluation, of 1
         self.begin = started  # of the first step
         self.best: list[np.ndarray] = []
-        self.bar: Any = progress_bar(range(steps), "Recovering", shown=progress)
+        self.bar: Any = progress_bar(range(steps), "Recovering", shown=pace.progress)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._evaluate(0)
@@ -50,19 +57,19 @@ class Course(keras.callbacks.Callback):
                 f"The held-out loss of the student as it was given is {self.curve['val_loss'][0]}; look for inputs or "
                 "weights that are not finite."
             )
-        self.begin = self.clock()
+        self.begin = self.pace.clock()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         next(self.bar, None)
         warm = min(1.0, self._done(epoch + 1) / WARM_UP)
-        self.model.optimizer.learning_rate = self.learning_rate * warm * (1 - self._done(epoch))
+        self.model.optimizer.learning_rate = self.pace.learning_rate * warm * (1 - self._done(epoch))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         step, loss = epoch + 1, float((logs or {})["loss"])
         if not np.isfinite(loss):
             warnings.warn(
                 f"The loss is {loss} at step {step}, so training stopped; the best weights before are kept. Lower "
-                f"learning_rate={self.learning_rate:g}, or look for inputs that are not finite."
+                f"learning_rate={self.pace.learning_rate:g}, or look for inputs that are not finite."
             )
             self.model.stop_training = True
             return
@@ -81,7 +88,7 @@ class Course(keras.callbacks.Callback):
         if len(self.curve["step"]) > 1 and self._best() == 0:
             warnings.warn(
                 f"Training did not lower the held-out loss of {self.curve['val_loss'][0]:.4g}, so the weights "
-                f"stay as they were given; try a lower learning_rate than {self.learning_rate:g}, or more data."
+                f"stay as they were given; try a lower learning_rate than {self.pace.learning_rate:g}, or more data."
             )
 
     def _done(self, steps: int) -> float:
@@ -90,20 +97,20 @@ class Course(keras.callbacks.Callback):
             return steps / self.steps
         # One more evaluation has to fit in.
         seconds = self.started + self.seconds - self.evaluation_seconds - self.begin
-        return min(1.0, max(steps / self.steps, (self.clock() - self.begin) / max(seconds, 1e-9)))
+        return min(1.0, max(steps / self.steps, (self.pace.clock() - self.begin) / max(seconds, 1e-9)))
 
     def _evaluate(self, step: int) -> None:
-        before = self.clock()
+        before = self.pace.clock()
         logs = self.model.evaluate(dataset(self.held_out), steps=len(self.held_out), verbose=0, return_dict=True)
-        self.evaluation_seconds = self.clock() - before
-        line = (step, _mean(self.losses), float(logs["loss"]), self.clock() - self.started)
+        self.evaluation_seconds = self.pace.clock() - before
+        line = (step, _mean(self.losses), float(logs["loss"]), self.pace.clock() - self.started)
         for values, value in zip(self.curve.values(), line, strict=True):
             values.append(value)
         self.losses = []
         if np.isfinite(line[2]) and self._best() == len(self.curve["step"]) - 1:
             # PyTorch's arrays share the memory that the optimizer goes on writing to.
             self.best = [np.array(ops.convert_to_numpy(variable)) for variable in self.model.trainable_variables]
-        if self.progress or (self.progress is None and sys.stderr.isatty() and line[-1] > QUIET_SECONDS):
+        if self.pace.progress or (self.pace.progress is None and sys.stderr.isatty() and line[-1] > QUIET_SECONDS):
             print(f"step {step}: held-out loss {line[2]:.4g} (given: {self.curve['val_loss'][0]:.4g})", file=sys.stderr)
 
     def _best(self) -> int:

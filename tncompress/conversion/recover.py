@@ -12,9 +12,10 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of
+from tncompress.conversion.course import Pace
 from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in
 from tncompress.conversion.replace import compile_like
-from tncompress.conversion.stages import HELD_OUT, Batches, Pace, check, never_worse, parts_of, train
+from tncompress.conversion.stages import HELD_OUT, Batches, check, never_worse, parts_of, train
 from tncompress.conversion.surgery import copy_model
 from tncompress.conversion.walking import walk
 

@@ -1,16 +1,15 @@
 """How `recover` trains: a whole model, or before that its parts one after another."""
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.course import Course, dataset
+from tncompress.conversion.course import Course, Pace, dataset
 from tncompress.conversion.distillation import Batch, Distillation, frozen
 from tncompress.conversion.walking import locate
 
@@ -26,21 +25,6 @@ class Batches:
     training: Sequence[Batch]
     held_out: Sequence[Batch]
     draw: np.random.Generator
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast and how long; see `recover`."""
-
-    learning_rate: float
-    epochs: float
-    minutes: float | None
-    clock: Callable[[], float] = time.monotonic
-    progress: bool | None = None
-
-    def part(self, share: float) -> "Pace":
-        """A share of the length, at the same speed."""
-        return replace(self, epochs=share * self.epochs, minutes=self.minutes and share * self.minutes)
 
 
 def train(distillation: Distillation, chosen: set[int], batches: Batches, pace: Pace, started: float) -> Course:
@@ -65,7 +49,7 @@ def train(distillation: Distillation, chosen: set[int], batches: Batches, pace: 
         # Else TensorFlow traces the first step twice, once to make the optimizer's variables: seconds.
         distillation.optimizer.build(distillation.trainable_variables)
         steps = max(1, round(pace.epochs * len(batches.training)))
-        course = Course(batches.held_out, pace.learning_rate, steps, pace.minutes, pace.clock, started, pace.progress)
+        course = Course(batches.held_out, pace, steps, started)
         distillation.fit(
             dataset(batches.training, batches.draw),
             # One step is an epoch to Keras: only between epochs may callbacks change state on every backend.
