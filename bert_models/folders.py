@@ -1,10 +1,10 @@
 """New folders, written beside their place and then renamed: there is never half of one."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tncompress.beside import beside
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -33,25 +33,16 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         FileExistsError: when the block ends: there is something that shall stay.
 
-    Its parent is a folder for what is needed while writing, and is removed.
+    Its parent is a folder for what is needed while writing, and is removed; see `beside`.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
     ...     with new_folder(Path(place) / "made") as folder:
     ...         _ = (folder / "file").write_text("text")
     ...     sorted(str(file.relative_to(place)) for file in Path(place).rglob("*"))
     ['made', 'made/file']
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
+    with beside(path) as new:
         new.mkdir()
         yield new
         check_target(path, overwrite)
-        was_there = path.exists()
-        if was_there:
-            os.replace(path, old)  # a folder cannot be renamed over one that holds something
-        try:
-            os.replace(new, path)
-        except OSError:
-            if was_there:
-                os.replace(old, path)
-            raise

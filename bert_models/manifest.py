@@ -19,6 +19,7 @@ from tncompress.network.spec import Spec
 # SavedModels keep the folder assets.extra for files that TensorFlow itself does not read.
 MANIFEST = Path("assets.extra", "bert_models.json")
 FORMAT = 1
+KINDS = {"config": dict, "model": dict, "variables": list, "mlm": list | None}  # of the values
 
 
 def weight_names(encoder: keras.Model) -> dict[str, keras.Variable]:
@@ -103,7 +104,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder does not exist, or was not written by `export`.
-        ValueError: it was written by a later version.
+        ValueError: it was written by a later version, or is damaged.
     """
     file = Path(path) / MANIFEST
     if not file.is_file():
@@ -116,6 +117,10 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{file} has format {shown(values.get('format'))}, but only {FORMAT} is known; update bert_models."
         )
-    if lacking := {"config", "model", "variables", "mlm"} - set(values):
+    if lacking := set(KINDS) - set(values):
         raise ValueError(f"{file} is damaged: it lacks {', '.join(sorted(lacking))}; export the encoder again.")
+    for name, kind in KINDS.items():
+        if not isinstance(values[name], kind):
+            wanted, found = getattr(kind, "__name__", "list or null"), type(values[name]).__name__
+            raise ValueError(f"{file} is damaged: {name!r} must be a {wanted}, got {found}; export the encoder again.")
     return values

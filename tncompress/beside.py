@@ -17,7 +17,7 @@ def beside(path: Path) -> Iterator[Path]:
     """A place where a file or a folder is made, which takes the place of `path` when the block ends without an error.
 
     Whoever is killed in between leaves what was there before, and a folder `.saving-...` that may be removed. The
-    parent of the place is free for what is needed while writing.
+    parent of the place is free for what is needed while writing, under any name but `new*`.
 
     >>> with tempfile.TemporaryDirectory() as home:
     ...     for text in ("old", "new"):
@@ -28,14 +28,14 @@ def beside(path: Path) -> Iterator[Path]:
     [('made/file', 'new')]
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
-        new = Path(scratch, path.name)
+        new = Path(scratch, f"new{''.join(path.suffixes)}")  # not its own name, which other files may have
         yield new
         try:
             os.replace(new, path)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not path.is_symlink():
                 raise
-            _exchange(new, path)  # a folder cannot be renamed over one that holds something
+            _exchange(new, path)  # a folder cannot be renamed over a link, nor over one that holds something
 
 
 def _exchange(new: Path, old: Path) -> None:

@@ -18,8 +18,6 @@ from tncompress.conversion.surgery import first_line
 
 GRAPH_FILE, VARIABLES = "saved_model.pb", "variables/variables"
 LABEL = "{path}/{number}/.ATTRIBUTES/VARIABLE_VALUE"
-# The kinds of a manifest's values
-KINDS = {"config": dict, "model": dict, "variables": list, "mlm": list | None}
 # Fields of a config that give shapes in every encoder
 SIZES = ("vocab_size", "hidden_size", "max_positions", "type_vocab_size")
 
@@ -41,9 +39,8 @@ def open_saved_model(folder: Path, config: BertConfig | None) -> Source:
 
 def _exported(checkpoint: TFCheckpoint, folder: Path, config: BertConfig | None) -> Source:
     manifest = read_manifest(folder)
-    _check_manifest(manifest, folder / MANIFEST)
     encoder = _given(config, manifest, folder) if config else _described(manifest, folder / MANIFEST, checkpoint.size)
-    paths = {"variables": manifest["variables"], "mlm/head": manifest.get("mlm") or []}
+    paths = {"variables": manifest["variables"], "mlm/head": manifest["mlm"] or []}
     return Source(
         where=str(folder),
         described_by="the given config" if config else MANIFEST.name,
@@ -61,15 +58,6 @@ def _exported(checkpoint: TFCheckpoint, folder: Path, config: BertConfig | None)
         build=lambda: encoder,
         folder=folder,
     )
-
-
-def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
-    for name, kind in KINDS.items():
-        if not isinstance(found := manifest.get(name), kind):
-            wanted = getattr(kind, "__name__", "list or null")
-            raise ValueError(
-                f"{file} is damaged: {name!r} must be a {wanted}, got {type(found).__name__}; export the encoder again."
-            )
 
 
 def _described(manifest: dict[str, Any], file: Path, size: int) -> keras.Model:

@@ -73,14 +73,14 @@ class TFCheckpoint:
         ids = {child.node_id for node in graph.nodes for child in node.children}
         if not all(0 <= number < len(graph.nodes) for number in ids):
             raise ValueError(f"its graph of {len(graph.nodes):,} objects names others")
-        labels = [[i.checkpoint_key for i in node.attributes if i.name == "VARIABLE_VALUE"] for node in graph.nodes]
         return [
-            Node(
-                {child.local_name: child.node_id for child in node.children},
-                next((key for key in keys if key in self.tensors), None),
-            )
-            for node, keys in zip(graph.nodes, labels, strict=True)
+            Node({child.local_name: child.node_id for child in node.children}, self._label(node.attributes))
+            for node in graph.nodes
         ]
+
+    def _label(self, attributes) -> str | None:
+        keys = (item.checkpoint_key for item in attributes if item.name == "VARIABLE_VALUE")
+        return next((key for key in keys if key in self.tensors), None)
 
     def follow(self, node: int, path: str) -> str | None:
         """Name of the tensor at the end of a path from an object, if it leads to one.

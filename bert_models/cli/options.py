@@ -65,7 +65,7 @@ def fields(table: Mapping[str, tuple[Any, str]], recipe: str, usual: Any) -> Dec
 
 
 def given(values: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a table that were given, taken out of a command's arguments."""
+    """The fields of a table that are given among a command's arguments."""
     return {name: values[name] for name in table if values.get(name) is not None}
 
 

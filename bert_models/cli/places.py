@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_models.text import tokenize
-from bert_models.text.tokenize import DEFAULT_MAX_LENGTH, JSON_NAME, Tokenizer, load_tokenizer, read_settings
-from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, read_tokens, rules_of, to_backend
+from bert_models.text.tokenize import JSON_NAME, Tokenizer, encoder_settings, load_tokenizer, tokenizer_of
+from bert_models.text.vocabulary import FILE_NAME, SETTINGS_NAME, rules_of
 from tncompress.beside import beside
 
 ENCODER_FILE, MLM_FILE, MODEL_FILE = "encoder.keras", "mlm.keras", "model.keras"
@@ -135,17 +134,7 @@ def tokenizer_at(path: str | Path) -> Tokenizer:
         return load_tokenizer(file)
     if not file.is_file():
         raise FileNotFoundError(f"No file {str(path)!r}: give a {JSON_NAME} or {FILE_NAME}, or the folder with one.")
-    settings = read_settings(file.parent / SETTINGS_NAME)
-    is_json = file.suffix == ".json"
-    backend = tokenize._from_json(file) if is_json else to_backend(read_tokens(file), settings)
-    return Tokenizer(backend, _longest(file.parent, settings))
-
-
-def _longest(folder: Path, settings: Mapping[str, Any]) -> int:
-    """Tokens of a row, as `load_tokenizer` finds them for a folder."""
-    config = read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
-    limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
-    return int(min([*(limit for limit in limits if limit is not None and limit >= 1), DEFAULT_MAX_LENGTH]))
+    return tokenizer_of(file, encoder_settings(file.parent))
 
 
 def check_same_tokens(tokenizer: Tokenizer, *models: str) -> None:

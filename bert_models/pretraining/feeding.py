@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bert_models.config import BertConfig
 from bert_models.pretraining.info import read_info
-from bert_models.pretraining.reading import ALL, batched, records
+from bert_models.pretraining.reading import ALL, batched, num_examples, records
 from bert_models.pretraining.recipes import Recipe
 from bert_models.pretraining.settings import DataSettings
 from bert_models.pretraining.wordpieces import WordPieces
@@ -25,13 +25,11 @@ class Source:
 
     Attributes:
         folder: where it is.
-        settings: what its examples are.
         examples: how many there are.
         digest: short text that differs between data.
     """
 
     folder: Path
-    settings: DataSettings
     examples: int
     digest: str
 
@@ -60,9 +58,7 @@ def checked_sources(
 def _checked(folder: Path, recipe: Recipe, config: BertConfig, tokenizer: Any, batch_size: int) -> Source:
     info = read_info(folder)
     settings, vocabulary = DataSettings(**info["settings"]), info["vocabulary"]
-    examples = sum(shard["records"] for shard in info["shards"])
-    if examples < batch_size:
-        raise ValueError(f"{folder} has {examples} examples, fewer than a batch of {batch_size}; lower batch_size.")
+    examples = num_examples(folder, info, batch_size)
     if recipe.next_sentence and settings.packing != "next_sentence":
         raise ValueError(
             f"{folder} has no next-sentence labels, which the recipe wants: write it with packing='next_sentence', or "
@@ -74,7 +70,7 @@ def _checked(folder: Path, recipe: Recipe, config: BertConfig, tokenizer: Any, b
         )
     _check_vocabulary(folder, vocabulary, config, tokenizer)
     digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()[:16]
-    return Source(folder, settings, examples, digest)
+    return Source(folder, examples, digest)
 
 
 def _check_vocabulary(folder: Path, vocabulary: dict[str, Any], config: BertConfig, tokenizer: Any) -> None:

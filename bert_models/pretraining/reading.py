@@ -55,14 +55,20 @@ def dataset(
         ValueError: a shard was cut; there are fewer examples than a batch has; no tokenizer, or another vocabulary.
     """
     info = read_info(folder)
-    total = sum(shard["records"] for shard in info["shards"])
-    if total < batch_size:
-        raise ValueError(f"{folder} has {total} examples, fewer than a batch of {batch_size}; lower batch_size.")
+    num_examples(folder, info, batch_size)
     found = records(folder, info["shards"], seed, epochs=epochs)
     if shuffle_records:
         groups = found.batch(shuffle_records).enumerate()
         found = groups.map(lambda number, texts: _shuffled(texts, seed, number)).unbatch()
     return batched(found, folder, info, batch_size, tokenizer, seed)
+
+
+def num_examples(folder: str | Path, info: Mapping[str, Any], batch_size: int) -> int:
+    """How many examples the shards have; fewer than a batch are refused."""
+    total = sum(shard["records"] for shard in info["shards"])
+    if total < batch_size:
+        raise ValueError(f"{folder} has {total} examples, fewer than a batch of {batch_size}; lower batch_size.")
+    return total
 
 
 def _shuffled(texts: tf.Tensor, seed: int, number: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ The work is done by `tokenizers`, the library that Hugging Face checkpoints are 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +174,36 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {str(folder)!r}: give the path of a downloaded checkpoint.")
     place = _folder_of_files(folder)
-    settings = read_settings(place / SETTINGS_NAME)
-    if (file := place / JSON_NAME).is_file():
-        backend = _from_json(file)
-    elif (file := place / FILE_NAME).is_file():
-        backend = to_backend(read_tokens(file), settings)
-    else:
+    file = next((place / name for name in (JSON_NAME, FILE_NAME) if (place / name).is_file()), None)
+    if file is None:
         raise FileNotFoundError(f"{str(folder)!r} lacks tokenizer.json or vocab.txt: one is needed.")
-    config = read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
+    config = encoder_settings(folder)
+    tokenizer = tokenizer_of(file, config)
+    _check_vocab_size(file, tokenizer.vocab_size, config.get("vocab_size"))
+    return tokenizer
+
+
+def tokenizer_of(file: Path, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a vocabulary or a `*.json` file, with the settings that lie beside it.
+
+    Args:
+        file: which is there.
+        config: `encoder_settings`; rows are no longer than these and the file's say.
+
+    Raises:
+        ValueError: a file is damaged, or no vocabulary.
+    """
+    settings = read_settings(file.parent / SETTINGS_NAME)
+    backend = _from_json(file) if file.suffix == ".json" else to_backend(read_tokens(file), settings)
     limits = (config.get("max_position_embeddings"), settings.get("model_max_length"))
     # Without a limit `model_max_length` is 1e30 in files, hence min() with the default.
     lengths = [limit for limit in limits if limit is not None and limit >= 1]
-    tokenizer = Tokenizer(backend, int(min([*lengths, DEFAULT_MAX_LENGTH])))
-    _check_vocab_size(file, tokenizer.vocab_size, config.get("vocab_size"))
-    return tokenizer
+    return Tokenizer(backend, int(min([*lengths, DEFAULT_MAX_LENGTH])))
+
+
+def encoder_settings(folder: Path) -> dict[str, Any]:
+    """What the configuration of the encoder in a folder says, none if it has none; as `read_settings`."""
+    return read_settings(folder / "config.json") or read_settings(folder / "bert_config.json")
 
 
 def _folder_of_files(folder: Path) -> Path:

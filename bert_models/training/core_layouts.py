@@ -7,8 +7,6 @@ from tncompress.network.spec import Spec
 
 Axes = tuple[str | None, ...]
 
-WIDENING, NARROWING = ("intermediate", "gate"), ("output_dense",)
-
 
 def core_layouts(config: BertConfig, parts: int, axis: str = "model") -> Mapping[str, Axes]:
     """The axes of the feed-forward kernels and cores, for `keras.distribution.LayoutMap`; what is not named is whole.
@@ -38,13 +36,12 @@ def core_layouts(config: BertConfig, parts: int, axis: str = "model") -> Mapping
     """
     widen, narrow = config.feed_forward.specs(config.hidden_size, config.intermediate_size)
     found = {}
-    for names, spec, dense, side in (
-        (WIDENING, widen, (None, axis), "outputs"),
-        (NARROWING, narrow, (axis, None), "inputs"),
+    for place, spec, dense, side in (
+        (".*feed_forward/(intermediate|gate)", widen, (None, axis), "outputs"),
+        (".*feed_forward/output_dense", narrow, (axis, None), "inputs"),
     ):
-        place = f".*feed_forward/{names[0] if len(names) == 1 else '(' + '|'.join(names) + ')'}"
         if spec is None:
-            _check(config.intermediate_size, parts, "intermediate_size")
+            _check(config.intermediate_size, parts)
             found[f"{place}/kernel"] = dense
             continue
         mode = _mode(spec, getattr(spec, side), parts)
@@ -62,6 +59,6 @@ def _mode(spec: Spec, modes: tuple[str, ...], parts: int) -> str:
     raise ValueError(f"cores cannot be split into {parts} parts: it divides none of {sizes} in {str(spec)!r}.")
 
 
-def _check(size: int, parts: int, name: str) -> None:
+def _check(size: int, parts: int) -> None:
     if size % parts:
-        raise ValueError(f"kernels cannot be split into {parts} parts: it does not divide {name}={size}.")
+        raise ValueError(f"kernels cannot be split into {parts} parts: it does not divide intermediate_size={size}.")

@@ -169,18 +169,17 @@ def check(model: keras.Model, accumulate: int = 1) -> None:
         ValueError: the model was built before the distribution was set; or one of TensorFlow's strategies is in force
             under which Keras 3 cannot train, or not in parts.
     """
-    if keras.backend.backend() == "tensorflow":
-        return _check_strategy(accumulate)
-    found = keras.distribution.distribution()
-    if found is None or keras.backend.backend() != "jax":
-        return None
+    backend, found = keras.backend.backend(), keras.distribution.distribution()
+    if backend == "tensorflow":
+        _check_strategy(accumulate)
+    if backend != "jax" or found is None:
+        return
     for variable in model.variables:
         if len(variable.value.sharding.device_set) != found.device_mesh.devices.size:
             raise ValueError(
                 f"{variable.path} is not on all {found.device_mesh.devices.size} devices: build the encoder after "
                 "distribute.start() or keras.distribution.set_distribution()."
             )
-    return None
 
 
 def _check_strategy(accumulate: int) -> None:

@@ -19,5 +19,5 @@ def fingerprint(model: keras.Model) -> str:
     for variable in model.weights:
         value = np.ascontiguousarray(variable.numpy())
         found.update(f"{value.dtype} {value.shape} ".encode())
-        found.update(value.view("uint8").data if value.size and value.ndim else value.tobytes())
+        found.update(value.tobytes())
     return found.hexdigest()

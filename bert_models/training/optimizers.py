@@ -77,13 +77,13 @@ class LAMB(PathOptimizer):
         """Whether the optimizer, once built, scales the step of this variable by its trust ratio."""
         return self._get_variable_index(variable) not in self._not_adapted
 
-    def update_step(self, gradient, variable, learning_rate):
-        """One step of one variable."""
-        direction, weight = self.direction(gradient, variable)
+    def direction(self, gradient, variable):
+        """Adam's direction times the trust ratio; with the weight."""
+        direction, weight = super().direction(gradient, variable)
         if self.adapts(variable):
             size = _norm(weight)
             direction = ops.where(size > 0, ops.divide_no_nan(size, _norm(direction)), 1) * direction
-        self.assign_sub(variable, ops.cast(ops.cast(learning_rate, direction.dtype) * direction, variable.dtype))
+        return direction, weight
 
     def get_config(self) -> dict[str, Any]:
         patterns = self._adaptation_patterns
@@ -126,8 +126,3 @@ class AdamW(PathOptimizer):
     ):
         kwargs["global_clipnorm"] = global_clipnorm
         super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, exclude_from_weight_decay, **kwargs)
-
-    def update_step(self, gradient, variable, learning_rate):
-        """One step of one variable."""
-        direction, _ = self.direction(gradient, variable)
-        self.assign_sub(variable, ops.cast(ops.cast(learning_rate, direction.dtype) * direction, variable.dtype))

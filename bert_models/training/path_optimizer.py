@@ -12,7 +12,7 @@ from bert_models.training.exclusions import checked_patterns, excluded, same_pla
 
 
 class PathOptimizer(keras.optimizers.Optimizer):
-    """Adam's direction, and exclusions by the paths of variables; subclasses say how to walk.
+    """A step along Adam's direction, and exclusions by the paths of variables; subclasses may change the direction.
 
     Keras's own `exclude_from_weight_decay` looks at the last part of a path only, and is lost when a model is saved.
     """
@@ -65,6 +65,11 @@ class PathOptimizer(keras.optimizers.Optimizer):
             # squares need their sum.
             grads = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
         super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One step of one variable."""
+        direction, _ = self.direction(gradient, variable)
+        self.assign_sub(variable, ops.cast(ops.cast(learning_rate, direction.dtype) * direction, variable.dtype))
 
     def direction(self, gradient, variable):
         """m / (sqrt(v) + epsilon) with both moments corrected, plus decay times weight; with the weight."""

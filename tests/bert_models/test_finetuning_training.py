@@ -8,7 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from backends import passes_on
+from backends import ON_TENSORFLOW, passes_on
 
 import tncompress
 from bert_models import BertConfig, build_encoder
@@ -347,7 +347,7 @@ def test_an_encoder_of_another_kind_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="runs the others itself")
+@ON_TENSORFLOW
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_pass_this_file(backend):
     passes_on(backend, __file__)

@@ -33,7 +33,7 @@ def sources(tmp_path_factory):
     found = {}
     for kind, made in KINDS.items():
         info = write_pretraining_data([place / "corpus.txt"], place / kind, VOCABULARY, made)
-        found[kind] = Source(place / kind, made, sum(shard["records"] for shard in info["shards"]), "")
+        found[kind] = Source(place / kind, sum(shard["records"] for shard in info["shards"]), "")
     return found
 
 

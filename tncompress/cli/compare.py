@@ -57,7 +57,7 @@ def compare(
 
     Example: tncompress compare my-bert small.keras --text sentences.txt
     """
-    source = Source(texts["files"], texts["columns"], texts["tokenizer"], texts["most"])
+    source = Source(**texts)
     if batch < 1:
         raise ValueError(f"--batch is at least 1, got {batch}.")
     check_config(config, a, b)

@@ -11,7 +11,6 @@ import numpy as np
 
 from tncompress.cli import bert
 from tncompress.cli.models import Found
-from tncompress.cli.random_input import inputs_of
 
 BATCH = 64
 FEWEST_BATCHES = 16  # some of which can be held out
@@ -82,18 +81,15 @@ def batches_for(model: Any, found: Sequence[Found], source: Source) -> list[Any]
     return bert.batches(_tokenizer(model, found, source), texts, batch_size(len(texts)), names)
 
 
-def input_names(model: Any) -> list[str] | None:
-    """The keys of a model's dict of inputs; None if it takes no dict, or does not say."""
-    struct = inputs_of(model)
-    return sorted(struct) if isinstance(struct, Mapping) else None
-
-
 def _text_names(model: Any) -> Sequence[str]:
-    found = input_names(model)
+    from tncompress.exporting.job import symbolic_inputs
+
+    struct = symbolic_inputs(model)
+    found = sorted(struct) if isinstance(struct, Mapping) else []
     for names in NAMES:
-        if found is not None and set(names) == set(found):
+        if sorted(names) == found:
             return names
-    takes = "no dict" if found is None else ", ".join(found)
+    takes = ", ".join(found) or "no dict"
     raise ValueError(
         f"Texts are given to models with the inputs {', '.join(bert.INPUTS)}, or as KerasHub and Hugging Face call "
         f"them; this one takes {takes}: give it arrays, as .npy or .npz."

@@ -4,30 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from tncompress.cli.app import Output, byte_size, with_output
 from tncompress.cli.data import Source, batches_for
 from tncompress.cli.models import CONFIG, Found, model_argument, open_model
 from tncompress.cli.random_input import check_length, random_inputs
-from tncompress.cli.wanted import FILE, text_options
+from tncompress.cli.wanted import FILE, Named, text_options
 from tncompress.commands import told_if_full
 
 ROWS = 2  # of random input; two, so that a batch of one is not built in
-
-
-class FormatType(click.ParamType):
-    """The name of a format."""
-
-    name = "format"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if value not in (known := format_names()):
-            self.fail(f"there is no format {value!r}; choose from {', '.join(known)}.", param, ctx)
-        return value
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in format_names() if name.startswith(incomplete)]
 
 
 def format_names() -> list[str]:
@@ -37,10 +22,13 @@ def format_names() -> list[str]:
     return list(FORMATS)
 
 
+FORMAT = Named("format", format_names)
+
+
 @click.command(short_help="Write a model for another engine.")
 @model_argument()
 @click.argument("out", type=FILE)
-@click.option("--to", "to", type=FormatType(), required=True, help="onnx, litert, openvino, savedmodel, ...")
+@click.option("--to", type=FORMAT, required=True, help="onnx, litert, openvino, savedmodel, ...")
 @click.option("--int8", is_flag=True, help="Weights as int8, where the format has them.")
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Only this output; several. Else all.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUT that this made.")
@@ -67,7 +55,7 @@ def export(
 
     Example: tncompress export small.keras small.onnx --to onnx --int8
     """
-    source = Source(texts["files"], texts["columns"], texts["tokenizer"], texts["most"])
+    source = Source(**texts)
     from tncompress.exporting.formats import check_target, format_of
 
     check_target(format_of(to, int8=int8), out, overwrite=overwrite)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from tncompress.cli.app import Output, number, table, with_output
-from tncompress.cli.wanted import FormType, form_names
+from tncompress.cli.wanted import FORM, form_names
 
 NARROW = "narrow"  # no factorisation of one layer, but chosen like one
 NARROW_NEEDS = "two layers with an activation between them, and --calibration"
@@ -32,7 +32,7 @@ class Shown:
 
 
 @click.command(short_help="The factorisations, and what they cost.")
-@click.argument("names", metavar="[FORM]...", nargs=-1, type=FormType())
+@click.argument("names", metavar="[FORM]...", nargs=-1, type=FORM)
 @click.option("--in", "in_dim", type=int, default=768, show_default=True, help="Features in of the layer.")
 @click.option("--out", "out_dim", type=int, default=3072, show_default=True, help="Features out of the layer.")
 @click.option("--keep", type=float, default=0.5, show_default=True, help="Fraction of its parameters that may stay.")

@@ -8,15 +8,7 @@ import numpy as np
 FEW_ROWS = 16  # of a table that is of segments and the like
 
 
-def inputs_of(model: Any) -> Any:
-    """What a model takes, as symbolic tensors; None if it does not say."""
-    found = getattr(model, "_inputs_struct", None)
-    if found is None and len(getattr(model, "inputs", None) or ()) == 1:  # Sequential
-        return model.inputs[0]
-    return found
-
-
-def random_inputs(model: Any, rows: int, length: int, seed: int = 0) -> Any:
+def random_inputs(model: Any, rows: int, length: int) -> Any:
     """Random input of the shapes that a model takes: ids of its tables, masks of ones, types of zeros.
 
     Args:
@@ -27,14 +19,16 @@ def random_inputs(model: Any, rows: int, length: int, seed: int = 0) -> Any:
     Raises:
         ValueError: the model does not say what it takes.
     """
-    struct = inputs_of(model)
+    from tncompress.exporting.job import symbolic_inputs
+
+    struct = symbolic_inputs(model)
     if struct is None:
         raise ValueError(
             f"The model {model.name} does not say what shape of input it takes; give arrays, as .npy or .npz."
         )
     import keras
 
-    generator, most = np.random.default_rng(seed), _ids(model)
+    generator, most = np.random.default_rng(0), _ids(model)
 
     def drawn(tensor: Any) -> np.ndarray:
         shape = (rows, *(size or length for size in tensor.shape[1:]))

@@ -7,11 +7,11 @@ from typing import Any
 
 from tncompress.conversion.timing import on_accelerator
 
-ROUNDS = 7
+ROUNDS = 7  # of which the median is taken
 SLICE = 0.05  # seconds that one model runs at least in each round
 
 
-def time_models(models: Mapping[str, Any], batch: Any, rounds: int = ROUNDS) -> dict[str, float]:
+def time_models(models: Mapping[str, Any], batch: Any) -> dict[str, float]:
     """Median seconds of a forward pass of each model on one batch, interleaved, so that a noisy moment hits all.
 
     On a processor it is the time that this process uses; on an accelerator the time until the result is there.
@@ -19,7 +19,6 @@ def time_models(models: Mapping[str, Any], batch: Any, rounds: int = ROUNDS) -> 
     Args:
         models: by any names; all take the batch.
         batch: what they take as input.
-        rounds: of which the median is taken.
     """
     now = time.perf_counter if on_accelerator() else time.process_time
     repeats = {}
@@ -29,7 +28,7 @@ def time_models(models: Mapping[str, Any], batch: Any, rounds: int = ROUNDS) -> 
         model.predict_on_batch(batch)
         repeats[name] = max(1, round(SLICE / max(now() - start, 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(rounds):
+    for number in range(ROUNDS):
         for name in list(models) if number % 2 else reversed(list(models)):  # A B C, C B A
             start = now()
             for _ in range(repeats[name]):

@@ -15,32 +15,24 @@ LIMITS = ("keep", "params", "flops", "latency", "max_loss")
 FILE = click.Path(path_type=Path)
 
 
-class FormType(click.ParamType):
-    """The name of a factorisation, or `narrow`."""
+class Named(click.ParamType):
+    """One of some names, which are looked up, and completed, only when they are needed.
 
-    name = "form"
+    Args:
+        name: of the kind of thing.
+        names: gives them.
+    """
+
+    def __init__(self, name: str, names: Callable[[], list[str]]):
+        self.name, self.names = name, names
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if value not in (known := form_names()):
-            self.fail(f"there is no form {value!r}; choose from {', '.join(known)}.", param, ctx)
+        if value not in (known := self.names()):
+            self.fail(f"there is no {self.name} {value!r}; choose from {', '.join(known)}.", param, ctx)
         return value
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in form_names() if name.startswith(incomplete)]
-
-
-class DeviceType(click.ParamType):
-    """The name of a device, or `this`."""
-
-    name = "device"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if value not in (known := device_names()):
-            self.fail(f"there is no device {value!r}; choose from {', '.join(known)}.", param, ctx)
-        return value
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in device_names() if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
 
 
 def form_names() -> list[str]:
@@ -57,6 +49,7 @@ def device_names() -> list[str]:
     return [*DEVICES, "this"]
 
 
+FORM, DEVICE = Named("form", form_names), Named("device", device_names)
 _TEXT = [
     click.option(
         "--column", "columns", multiple=True, metavar="NAME", help="Column of a .csv or .tsv: name or number."
@@ -70,7 +63,7 @@ _WANTED = [
     click.option("--flops", type=float, help="Instead: operations a token of the chosen layers."),
     click.option("--latency", type=float, help="Instead: fraction of the chosen layers' time, estimated."),
     click.option("--max-loss", type=float, help="Instead: fraction of the objective's variance that may change."),
-    click.option("--form", "forms", type=FormType(), multiple=True, help="Factorisation; several: the best of them."),
+    click.option("--form", "forms", type=FORM, multiple=True, help="Factorisation; several: the best of them."),
     click.option("--include", multiple=True, metavar="REGEX", help="Only layers with this in their path."),
     click.option("--exclude", multiple=True, metavar="REGEX", help="No layers with this in their path."),
     click.option("--embeddings", is_flag=True, help="Large tables of embeddings too; needs --calibration."),
@@ -88,7 +81,7 @@ _WANTED = [
         metavar="NAME",
         help="What shall stay the same: sentence_embedding, logits, outputs, or the name of an output.",
     ),
-    click.option("--device", type=DeviceType(), help="What it is to run on, such as tpu-v5e, or this."),
+    click.option("--device", type=DEVICE, help="What it is to run on, such as tpu-v5e, or this."),
     click.option("--tokens", type=int, multiple=True, default=(1024,), help="Vectors at once on it.  [1024]"),
     click.option("--recipe", type=FILE, metavar="FILE", help="What goes where, as plan writes it."),
     click.option("--allocation", type=click.Choice(["uniform", "global"]), help="One fraction, or one budget for all."),

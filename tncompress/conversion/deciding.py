@@ -9,7 +9,12 @@ import keras
 from tncompress.conversion.arguments import (
     NARROW_FORM,
     Recipe,
+    check_elastic,
+    check_objective_data,
+    checked_budget,
+    checked_forms,
     checked_recipe,
+    checked_target,
     is_global,
     kept_fraction,
     wants_pairs,
@@ -25,6 +30,7 @@ from tncompress.conversion.planning import Places, Plan, globally, uniform
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.fitting.budget import Budget, Target
 from tncompress.forms import Form
+from tncompress.hardware.device import Device
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,40 @@ class Request:
     elastic: bool = False
     recipe: Recipe | None = None
     progress: bool | None = None
+
+
+def requested(
+    keep: float | None,
+    budget: Budget | None = None,
+    form: str | Form | Sequence[str | Form] = "low_rank",
+    device: str | Device | None = None,
+    tokens: int | Sequence[int] = 1024,
+    *,
+    calibration: Any = None,
+    objective: Objective | None = None,
+    elastic: bool = False,
+    recipe: Recipe | None = None,
+    **others: Any,
+) -> Request:
+    """The request of arguments as `replace_dense` takes them; what it has a default for may be left out.
+
+    Raises:
+        ValueError: if one is wrong, or two do not go together.
+    """
+    forms = checked_forms(form)
+    check_objective_data(objective, calibration)
+    budget = checked_budget(keep, budget)
+    check_elastic(elastic, forms)
+    return Request(
+        budget=budget,
+        forms=forms,
+        target=checked_target(device, tokens, recipe),
+        calibration=calibration,
+        objective=objective,
+        elastic=elastic,
+        recipe=recipe,
+        **others,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,22 +1,15 @@
 """`preview`: what `replace_dense` would make of every layer. Nothing is fitted, nothing changed."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import keras
 import numpy as np
 
-from tncompress.conversion.arguments import (
-    check_elastic,
-    check_objective_data,
-    checked_budget,
-    checked_forms,
-    checked_target,
-)
-from tncompress.conversion.deciding import Decision, Request, decide
+from tncompress.conversion.changes import Change, change_of, kept
+from tncompress.conversion.deciding import Decision, Request, decide, requested
 from tncompress.conversion.sites import Site
-from tncompress.fitting.budget import Target, flops_of
+from tncompress.fitting.budget import Target
 from tncompress.fitting.choice import NARROW, Bands, Choice
 from tncompress.fitting.fit import quick_error
 from tncompress.fitting.offers import spectrum
@@ -27,14 +20,10 @@ from tncompress.progress import progress_bar
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expected(Change):
     """One dense layer or table of embeddings, as it is and as it would be.
 
     Args:
-        layer: its path.
-        form, equation, sizes: of the network in its place; None if it would stay.
-        params_before, params_after: of the kernel.
-        flops_before, flops_after: of one vector; a multiply-add counts as 2.
         loss: what would be lost: with an objective the fraction of its variance that is expected to change; without
             one the error's share of the energy, of the outputs where the layer was calibrated, else of the weights.
             Of layers that share hidden units it stands at the last. None: only a fit can tell.
@@ -42,14 +31,6 @@ class Expected:
         reason: why it would stay as it is.
     """
 
-    layer: str
-    form: str | None
-    equation: str | None
-    sizes: str | None
-    params_before: int
-    params_after: int
-    flops_before: int
-    flops_after: int
     loss: float | None = None
     seconds_before: float | None = None
     seconds_after: float | None = None
@@ -86,8 +67,7 @@ class Preview:
     @property
     def keep(self) -> float:
         """Fraction of the replaced layers' parameters that would stay; 1 if none would be replaced."""
-        before = sum(row.params_before for row in self.replaced)
-        return sum(row.params_after for row in self.replaced) / before if before else 1.0
+        return kept(self.replaced)
 
     @property
     def predicted_loss(self) -> float | None:
@@ -118,7 +98,11 @@ def preview(model: keras.Model, keep: float | None = None, **wanted: Any) -> Pre
     >>> expected.params_before, expected.params_after, len(expected.recipe)
     (33088, 16640, 2)
     """
-    request = _request(keep, **wanted)
+    known = [field.name for field in fields(Request) if field.name not in ("forms", "target")]
+    known += ["form", "device", "tokens"]
+    if unknown := sorted(set(wanted) - set(known)):
+        raise TypeError(f"preview has no argument {unknown[0]!r}; it takes {', '.join(known)}.")
+    request = requested(keep, **wanted)
     decision = decide(model, request, working=lambda same: same)
     rows = tuple(
         _row(site, decision, request) for site in progress_bar(decision.sites, "Estimating", shown=request.progress)
@@ -133,41 +117,16 @@ def preview(model: keras.Model, keep: float | None = None, **wanted: Any) -> Pre
     return Preview(model.name, rows, before, after, recipe, objective, *device)
 
 
-def _request(
-    keep: float | None,
-    budget: Any = None,
-    form: str | Form | Sequence[str | Form] = "low_rank",
-    device: Any = None,
-    tokens: int | Sequence[int] = 1024,
-    **wanted: Any,
-) -> Request:
-    forms = checked_forms(form)
-    known = [field.name for field in fields(Request) if field.name not in ("forms", "target")]
-    if unknown := sorted(set(wanted) - set(known)):
-        names = ", ".join([*known, "form", "device", "tokens"])
-        raise TypeError(f"preview has no argument {unknown[0]!r}; it takes {names}.")
-    check_objective_data(wanted.get("objective"), wanted.get("calibration"))
-    check_elastic(wanted.get("elastic", False), forms)
-    target = checked_target(device, tokens, wanted.get("recipe"))
-    return Request(budget=checked_budget(keep, budget), forms=forms, target=target, **wanted)
-
-
 def _row(site: Site, decision: Decision, request: Request) -> Expected:
-    choice, dims = decision.plan.choices.get(site.path), (site.in_dim, site.out_dim)
-    row = Expected(
-        site.path,
-        (choice.form or "own") if choice else None,
-        choice.equation if choice else None,
-        choice.sizes if choice else None,
-        site.num_params,
-        choice.num_params if choice else site.num_params,
-        int(flops_of(None, dims, site.is_table)),
-        int(flops_of(choice, dims, site.is_table)),
-        _loss(site.path, decision, request) if site.path in decision.plan.choices else None,
-        *_seconds(site, choice, decision, request.target),
+    choice = decision.plan.choices.get(site.path)
+    before, after = _seconds(site, choice, decision, request.target)
+    return Expected(
+        **change_of(site.path, (site.in_dim, site.out_dim), site.num_params, choice, site.is_table),
+        loss=_loss(site.path, decision, request) if site.path in decision.plan.choices else None,
+        seconds_before=before,
+        seconds_after=after,
         reason=None if choice else _reason(site, decision),
     )
-    return row
 
 
 def _reason(site: Site, decision: Decision) -> str:

@@ -8,18 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.arguments import (
-    Recipe,
-    check_elastic,
-    check_objective_data,
-    checked_budget,
-    checked_forms,
-    checked_target,
-    refit_data,
-)
+from tncompress.conversion.arguments import Recipe, refit_data
 from tncompress.conversion.calibrate import Mask
 from tncompress.conversion.curves import Front
-from tncompress.conversion.deciding import Request, decide
+from tncompress.conversion.deciding import decide, requested
 from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
 from tncompress.conversion.gradients import Objective
@@ -119,17 +111,12 @@ def replace_dense(
     >>> model.count_params(), small.count_params()
     (33088, 16640)
     """
-    forms = checked_forms(form)
-    check_objective_data(objective, calibration)
-    budget = checked_budget(keep, budget)
-    check_elastic(elastic, forms)
-    if refit is True and isinstance(calibration, Iterator):
-        calibration = list(calibration)  # gone over again
-    refitted_on = refit_data(refit, calibration, elastic)
-    request = Request(
-        budget=budget,
-        forms=forms,
-        target=checked_target(device, tokens, recipe),
+    request = requested(
+        keep,
+        budget,
+        form,
+        device,
+        tokens,
         include=include,
         exclude=exclude,
         embeddings=embeddings,
@@ -142,10 +129,16 @@ def replace_dense(
         recipe=recipe,
         progress=progress,
     )
+    if refit is True and isinstance(calibration, Iterator):
+        calibration = list(calibration)  # gone over again
+        request = replace(request, calibration=calibration)
+    refitted_on = refit_data(refit, calibration, elastic)
     decision = decide(model, request, copy_model)
     copy, chosen, plan, pairs = decision.model, decision.chosen, decision.plan, decision.pairs
     moments = decision.moments
-    outcomes, fitted, units = fit_all(copy, chosen, decision.places, plan, pairs, forms, seed, elastic, progress)
+    outcomes, fitted, units = fit_all(
+        copy, chosen, decision.places, plan, pairs, request.forms, seed, elastic, progress
+    )
     _install(copy, outcomes, fitted)
     if refitted_on is not None:
         outcomes = refit_all(model, copy, refitted_on, outcomes, units, moments, mask, progress)

@@ -82,7 +82,7 @@ def signature_of(model: keras.Model, check: Any = None) -> Any:
     """
     import tensorflow as tf
 
-    structure = _symbolic_inputs(model)
+    structure = symbolic_inputs(model)
     if structure is None and check is None:
         raise ValueError(
             f"The model {model.name!r} does not say what it takes; give a batch of its inputs as check=..., from which "
@@ -100,12 +100,10 @@ def signature_of(model: keras.Model, check: Any = None) -> Any:
     return mapped(spec, check if structure is None else structure)
 
 
-def _symbolic_inputs(model: keras.Model) -> Any:
+def symbolic_inputs(model: keras.Model) -> Any:
     """What a functional or sequential model was built of; None for another one."""
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0]
     try:
-        return model.input
+        return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     except (AttributeError, ValueError):
         return None
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from tncompress.conversion.changes import Change
 from tncompress.network.plan import plan
 from tncompress.network.spec import Spec
 from tncompress.network.steps import BATCH, flops_of
@@ -11,18 +12,6 @@ from tncompress.network.steps import BATCH, flops_of
 MOST_KINDS = 8  # as many colours as can be told apart
 OTHERS, REST = "other layers", "everything else"
 VECTORS = 1024  # at once, that contraction orders are for
-
-
-class Layer(Protocol):
-    """What a row of a report has, as far as it is needed here."""
-
-    layer: str
-    form: str | None
-    equation: str | None
-    sizes: str | None
-    params_before: int
-    params_after: int
-    flops_after: int
 
 
 def kind_of(path: str) -> str:
@@ -34,14 +23,14 @@ def kind_of(path: str) -> str:
     return re.sub(r"\d+", "*", path)
 
 
-def kinds_of(rows: Sequence[Layer], before: int, after: int) -> list[dict[str, Any]]:
+def kinds_of(rows: Sequence[Change], before: int, after: int) -> list[dict[str, Any]]:
     """Parameters by kind of layer, in the order of the model; small kinds in one, what is no dense layer at the end.
 
     Args:
         rows: of a report.
         before, after: parameters of the whole model.
     """
-    found: dict[str, list[Layer]] = {}
+    found: dict[str, list[Change]] = {}
     for row in rows:
         found.setdefault(kind_of(row.layer), []).append(row)
     if len(found) > MOST_KINDS:
@@ -64,9 +53,9 @@ def kinds_of(rows: Sequence[Layer], before: int, after: int) -> list[dict[str, A
     return [*kinds, {"kind": REST, "layers": None, "params_before": left[0], "params_after": left[1]}]
 
 
-def networks_of(rows: Iterable[Layer]) -> list[dict[str, Any]]:
+def networks_of(rows: Iterable[Change]) -> list[dict[str, Any]]:
     """Every network that is in a model, once, with the layers that have it and the order it is contracted in."""
-    found: dict[tuple, list[Layer]] = {}
+    found: dict[tuple, list[Change]] = {}
     for row in rows:
         if row.form:
             key = (row.form, row.equation, row.sizes, row.params_after, row.flops_after)

@@ -9,31 +9,36 @@ from typing import Any
 
 import keras
 
+from tncompress.conversion.changes import Change, change_of, kept
 from tncompress.conversion.curves import Front, Spectrum
-from tncompress.conversion.saving import Outcome, compression_of
+from tncompress.conversion.outcomes import Outcome
+from tncompress.conversion.saving import compression_of
 from tncompress.conversion.sites import Site, find_sites
 from tncompress.conversion.walking import walk
-from tncompress.fitting.budget import flops_of
 from tncompress.fitting.choice import Choice
 from tncompress.forms import low_rank
 from tncompress.reporting.grouping import kinds_of, networks_of
 from tncompress.reporting.table import parts_of, text_of
 
+# What a row takes from its layer's outcome as it is
+SAME = (
+    "weight_error",
+    "output_error",
+    "loss_error",
+    "predicted_loss",
+    "held_out_ratio",
+    "method",
+    "reason",
+    "spectrum",
+)
 FAR_ABOVE = 1.5  # held-out errors over those of the fit that call for more calibration data
 
 
 @dataclass(frozen=True)
-class Row:
-    """One dense layer, before and after.
+class Row(Change):
+    """One dense layer, before and after, and what it cost.
 
     Args:
-        layer: path of the layer.
-        form: of the network in its place, `"own"` for a spec of no form, `"bands"` for a table of embeddings; None if
-            it stayed as it was.
-        equation: of the network; None for bands.
-        sizes: of the network's modes; of bands, tokens x rank.
-        params_before, params_after: of the kernel.
-        flops_before, flops_after: of one vector; a multiply-add counts as 2.
         weight_error: ||W - W'|| / ||W||.
         output_error: relative error of the outputs on the calibration data.
         loss_error: the same weighted by what the outputs do to the objective.
@@ -46,14 +51,6 @@ class Row:
         spectrum: the singular values that it was cut from, as inputs and objective weight them.
     """
 
-    layer: str
-    form: str | None
-    equation: str | None
-    sizes: str | None
-    params_before: int
-    params_after: int
-    flops_before: int
-    flops_after: int
     weight_error: float | None
     output_error: float | None
     loss_error: float | None
@@ -113,22 +110,21 @@ class Report:
     @property
     def keep(self) -> float:
         """Fraction of the replaced layers' kernel parameters that stayed; 1 if none was replaced."""
-        before = sum(row.params_before for row in self.replaced)
-        return sum(row.params_after for row in self.replaced) / before if before else 1.0
+        return kept(self.replaced)
+
+    def _sums(self) -> dict[str, int]:
+        """Of the replaced layers."""
+        names = ("params_before", "params_after", "flops_before", "flops_after")
+        return {name: sum(getattr(row, name) for row in self.replaced) for name in names}
 
     def to_json(self) -> str:
         """The whole report for machines, with what the page shows besides: totals, kinds of layers, networks once."""
-        totals = {
-            f"{what}_{when}": sum(getattr(row, f"{what}_{when}") for row in self.replaced)
-            for what in ("params", "flops")
-            for when in ("before", "after")
-        }
         more = {
             "keep": self.keep,
             "smaller": self.params_before / max(self.params_after, 1),
             "predicted_loss": self.predicted_loss,
             "warnings": self.warnings,
-            "replaced": {"layers": len(self.replaced), "of": len(self.rows), **totals},
+            "replaced": {"layers": len(self.replaced), "of": len(self.rows), **self._sums()},
             "kinds": kinds_of(self.rows, self.params_before, self.params_after),
             "networks": networks_of(self.rows),
         }
@@ -156,12 +152,11 @@ class Report:
 
     def totals(self) -> str:
         """Kernels and whole model, before and after, and what is known of the objective: two lines or three."""
-        kernels = [sum(getattr(row, name) for row in self.replaced) for name in ("params_before", "params_after")]
-        flops = [sum(getattr(row, name) for row in self.replaced) for name in ("flops_before", "flops_after")]
+        sums = self._sums()
         smaller = self.params_before / max(self.params_after, 1)
         found = (
-            f"Replaced kernels: {kernels[0]:,} -> {kernels[1]:,} parameters ({self.keep:.2%} kept), "
-            f"{flops[0]:,} -> {flops[1]:,} FLOPs a token.\n"
+            f"Replaced kernels: {sums['params_before']:,} -> {sums['params_after']:,} parameters "
+            f"({self.keep:.2%} kept), {sums['flops_before']:,} -> {sums['flops_after']:,} FLOPs a token.\n"
             f"Whole model: {self.params_before:,} -> {self.params_after:,} parameters ({smaller:.2f}x smaller)."
         )
         if self.predicted_loss is None:
@@ -210,23 +205,12 @@ def _as_it_is(site: Site) -> Outcome:
 def _row(outcome: Outcome) -> Row:
     choice, dims = outcome.choice, (outcome.in_dim, outcome.out_dim)
     params = dims[0] * dims[1] if outcome.params is None else outcome.params
+    before, after = outcome.times or (None, None)
+    is_low_rank = isinstance(choice, Choice) and choice.form == low_rank.FORM.name
     return Row(
-        outcome.path,
-        (choice.form or "own") if choice else None,
-        choice.equation if choice else None,
-        choice.sizes if choice else None,
-        params,
-        choice.num_params if choice else params,
-        int(flops_of(None, dims, outcome.is_table)),
-        int(flops_of(choice, dims, outcome.is_table)),
-        outcome.weight_error,
-        outcome.output_error,
-        outcome.loss_error,
-        outcome.predicted_loss,
-        outcome.held_out_ratio,
-        outcome.method,
-        outcome.reason,
-        *(outcome.times or (None, None)),
-        choice.spec.core_shapes[0][-1] if isinstance(choice, Choice) and choice.form == low_rank.FORM.name else None,
-        outcome.spectrum,
+        **change_of(outcome.path, dims, params, choice, outcome.is_table),
+        **{name: getattr(outcome, name) for name in SAME},
+        seconds_before=before,
+        seconds_after=after,
+        rank=choice.spec.core_shapes[0][-1] if is_low_rank else None,
     )
