@@ -154,6 +154,27 @@ def test_one_row_under_xla_is_sent_as_two():
     assert_close(traced(rows(1, 12)), layer(rows(1, 12)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "count"),
+    [
+        ((2, 1000), "float32", 1),
+        ((3, 8, 1000), "float32", 1),
+        ((1, 1000), "float32", 0),
+        ((25, 1000), "float32", 0),
+        ((None, 1000), "float32", 0),
+        ((8, 1000), "bfloat16", 0),
+    ],
+    ids=str,
+)
+def test_a_few_rows_times_a_large_matrix_have_a_third_axis(shape, dtype, count):
+    layer = TNDense(low_rank.spec(1000, 600, 500), activation="tanh", dtype=dtype)
+    layer.build((None, 1000))
+    traced = graph_of(layer, *shape, dtype=dtype)
+    assert (operations(traced).count("BatchMatMulV2"), operations(traced).count("MatMul")) == (count, 2 - count)
+    x = rows(*[size or 7 for size in shape], dtype=dtype)
+    assert_close(traced(x), layer(x), dtype)
+
+
 def test_what_is_no_join_of_the_right_blocks_is_read_whole():
     """Joins along another axis, of other sizes, or changed on the way."""
     condense = TNDense(expand_condense.condense(24, 12, 3, 4))
