@@ -18,7 +18,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import minilm
 import numpy as np
 from finetune_students import STARTS, STUDENTS, TASKS, Maker, task_data, unlabelled
 
+RATE = 1e-4  # of fine-tuning
 COUNTED = ("examples", "epochs", "learning_rate", "batch", "minutes", "dtype")  # arguments that results depend on
 
 
@@ -76,25 +77,30 @@ def wanted(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def fine_tuned(student, tokenizer, task: str, splits: dict, seed: int, args: argparse.Namespace) -> dict:
     """Scores on dev and processor seconds of one fine-tuning; the examples are drawn by the seed."""
+    import keras
+
     from bert_models.finetuning.finetune import finetune
     from bert_models.finetuning.recipes import RECIPES
+    from tncompress.conversion.distillation import computing_in
 
     draw = np.random.default_rng(seed)
     train = splits["train"]
     count = dict(args.examples).get(task, len(train))
     train = [train[i] for i in draw.permutation(len(train))[:count]]
-    recipe = replace(RECIPES["small_bert"], learning_rate=args.learning_rate, epochs=args.epochs, batch_size=args.batch)
+    rate = dict(args.learning_rate).get(task, RATE)
+    recipe = replace(RECIPES["small_bert"], learning_rate=rate, epochs=args.epochs, batch_size=args.batch)
     begun = time.process_time()
-    found = finetune(
-        student,
-        task,
-        {"train": train, "dev": splits["dev"]},
-        tokenizer=tokenizer,
-        recipe=recipe,
-        seeds=[seed],
-        output="mean",
-        progress=False,
-    )
+    with computing_in(keras.dtype_policies.get(args.dtype or "float32"), student):
+        found = finetune(
+            student,
+            task,
+            {"train": train, "dev": splits["dev"]},
+            tokenizer=tokenizer,
+            recipe=recipe,
+            seeds=[seed],
+            output="mean",
+            progress=False,
+        )
     (run,) = found.runs
     seconds = time.process_time() - begun
     return {
@@ -157,12 +163,19 @@ def cell(rows: list[dict], own: list[dict], task: str) -> str:
     return text if own[0]["student"] == "dense" or not both else f"{text} ({np.mean(both):+.2f})"
 
 
-def _count(text: str) -> list:
+def _of_task(kind: type) -> Callable[[str], list]:
     """`sst2=1500` -> the task and the number; a list, as JSON has it."""
-    name, _, count = text.partition("=")
-    if name not in TASKS or not count.isdecimal():
-        raise argparse.ArgumentTypeError(f"a task and a number such as sst2=1500 were expected, got {text!r}")
-    return [name, int(count)]
+
+    def read(text: str) -> list:
+        name, _, number = text.partition("=")
+        try:
+            return [TASKS[TASKS.index(name)], kind(number)]
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"a task and a number such as sst2=1500 are expected, got {text!r}"
+            ) from None
+
+    return read
 
 
 def _arguments() -> argparse.Namespace:
@@ -173,12 +186,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
     parser.add_argument("--starts", nargs="+", default=STARTS, choices=STARTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--examples", nargs="+", type=_count, default=[], help="to train on, e.g. sst2=1500; else all")
+    parser.add_argument(
+        "--examples", nargs="+", type=_of_task(int), default=[], help="to train on, e.g. sst2=1500; else all"
+    )
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of fine-tuning (default %(default)s)")
+    parser.add_argument(
+        "--learning-rate", nargs="+", type=_of_task(float), default=[], help=f"e.g. cola=1e-4; else {RATE:g}"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=3.0, help="of recovery, processor time (default %(default)s)")
-    parser.add_argument("--dtype", help="what recovery computes in, e.g. mixed_bfloat16")
+    parser.add_argument("--dtype", help="what is computed in, e.g. mixed_bfloat16; else float32")
     parser.add_argument("--cache", help="folder to keep students in")
     parser.add_argument("--json", help="file to write results to, and to go on from")
     parser.add_argument("--table", action="store_true", help="only print the table of the file")
