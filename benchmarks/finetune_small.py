@@ -77,11 +77,8 @@ def wanted(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def fine_tuned(student, tokenizer, task: str, splits: dict, seed: int, args: argparse.Namespace) -> dict:
     """Scores on dev and processor seconds of one fine-tuning; the examples are drawn by the seed."""
-    import keras
-
     from bert_models.finetuning.finetune import finetune
     from bert_models.finetuning.recipes import RECIPES
-    from tncompress.conversion.distillation import computing_in
 
     draw = np.random.default_rng(seed)
     train = splits["train"]
@@ -90,17 +87,16 @@ def fine_tuned(student, tokenizer, task: str, splits: dict, seed: int, args: arg
     rate = dict(args.learning_rate).get(task, RATE)
     recipe = replace(RECIPES["small_bert"], learning_rate=rate, epochs=args.epochs, batch_size=args.batch)
     begun = time.process_time()
-    with computing_in(keras.dtype_policies.get(args.dtype or "float32"), student):
-        found = finetune(
-            student,
-            task,
-            {"train": train, "dev": splits["dev"]},
-            tokenizer=tokenizer,
-            recipe=recipe,
-            seeds=[seed],
-            output="mean",
-            progress=False,
-        )
+    found = finetune(
+        student,
+        task,
+        {"train": train, "dev": splits["dev"]},
+        tokenizer=tokenizer,
+        recipe=recipe,
+        seeds=[seed],
+        output="mean",
+        progress=False,
+    )
     (run,) = found.runs
     seconds = time.process_time() - begun
     return {
@@ -195,7 +191,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=3.0, help="of recovery, processor time (default %(default)s)")
-    parser.add_argument("--dtype", help="what is computed in, e.g. mixed_bfloat16; else float32")
+    parser.add_argument("--dtype", help="what recovery computes in, e.g. mixed_bfloat16")
     parser.add_argument("--cache", help="folder to keep students in")
     parser.add_argument("--json", help="file to write results to, and to go on from")
     parser.add_argument("--table", action="store_true", help="only print the table of the file")

@@ -33,7 +33,7 @@ def run_choice(data: bytes) -> None:
 
 def run_recipe(data: bytes) -> None:
     """A recipe as a file and as text, for a model of two layers."""
-    from tncompress.conversion.arguments import checked_recipe
+    from tncompress.conversion.recipes import checked_recipe
     from tncompress.conversion.sites import Site
 
     sites = [Site("first", "Dense", 16, 32, True), Site("second", "Dense", 32, 8, False, aliases=("again",))]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import MEGABYTE, error_of, jsons, refused, within
 
-from tncompress.conversion.arguments import checked_recipe
 from tncompress.conversion.outcomes import Outcome
+from tncompress.conversion.recipes import checked_recipe
 from tncompress.conversion.sites import Site
 from tncompress.fitting.choice import Choice, choice_from_config
 from tncompress.forms import low_rank

@@ -8,12 +8,10 @@ import keras
 
 from tncompress.conversion.arguments import (
     NARROW_FORM,
-    Recipe,
     check_elastic,
     check_objective_data,
     checked_budget,
     checked_forms,
-    checked_recipe,
     checked_target,
     is_global,
     kept_fraction,
@@ -26,7 +24,9 @@ from tncompress.conversion.gradients import Objective
 from tncompress.conversion.never_slower import settled
 from tncompress.conversion.outcomes import Times
 from tncompress.conversion.pairs import Pair
-from tncompress.conversion.planning import Places, Plan, globally, uniform
+from tncompress.conversion.places import Places
+from tncompress.conversion.planning import Plan, globally, uniform
+from tncompress.conversion.recipes import Recipe, checked_recipe
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.fitting.budget import Budget, Target
 from tncompress.forms import Form

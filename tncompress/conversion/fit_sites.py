@@ -12,7 +12,8 @@ from tncompress.conversion.curves import Spectrum
 from tncompress.conversion.dense_maps import bias_of
 from tncompress.conversion.elastic import components
 from tncompress.conversion.pairs import Pair
-from tncompress.conversion.planning import Places, Plan
+from tncompress.conversion.places import Places
+from tncompress.conversion.planning import Plan
 from tncompress.conversion.refit import refit
 from tncompress.conversion.saving import Outcome
 from tncompress.conversion.sites import Site

@@ -1,25 +1,19 @@
 """Which network every site gets: one fraction for all, or one budget over all of them."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.curves import Front, front_of
-from tncompress.conversion.dense_maps import kernel_of
 from tncompress.conversion.pairs import Pair
-from tncompress.conversion.sites import Site
-from tncompress.conversion.walking import locate
+from tncompress.conversion.places import Places
 from tncompress.fitting.allocate import choose, near_budget
 from tncompress.fitting.budget import Budget, BudgetError, Price, Target
 from tncompress.fitting.choice import BANDS, Bands, Choice
 from tncompress.fitting.fit import metrics_of
-from tncompress.fitting.frequencies import TokenCounts
 from tncompress.fitting.knapsack import Offer, knapsack, pareto
-from tncompress.fitting.moments import Moments
 from tncompress.fitting.offers import offers, rank_step, table_offers
 from tncompress.fitting.pair_offers import Width, pair_offers
 from tncompress.fitting.place import Place, Table
@@ -48,51 +42,6 @@ class Plan:
     units: Mapping[str, np.ndarray]
     losses: Mapping[str, float] = field(default_factory=dict)
     front: Front | None = None
-
-
-class Places(Mapping[str, Place | Table]):
-    """Kernels and tables, and what is known of them, by path.
-
-    Each is made when it is asked for, so that moments of large models need not be held all at once.
-
-    Args:
-        model: that has them.
-        sites: which of them.
-        moments: by path; none for those that were not calibrated.
-    """
-
-    def __init__(self, model: keras.Model, sites: Sequence[Site], moments: Mapping[str, Moments | TokenCounts]):
-        self._layers = locate(model, [site.path for site in sites])
-        self._sites, self._moments = {site.path: site for site in sites}, moments
-
-    def __getitem__(self, path: str) -> Place | Table:
-        site, layer, seen = self._sites[path], self._layers[path], self._moments.get(path)
-        energy = getattr(self._moments, "energy", None)
-        gradients = None if seen is None else seen.gradients
-        scale = 1.0 if gradients is None or not energy else gradients.count / energy
-        if isinstance(seen, TokenCounts):
-            table = ops.convert_to_numpy(ops.cast(layer.embeddings, "float32"))
-            return Table(table, seen.counts, gradients, scale, seen.importance)
-        held_out = getattr(self._moments, "held_out", {}).get(path)
-        return Place(kernel_of(layer), seen, site.use_bias, scale, held_out)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sites)
-
-    def __len__(self) -> int:
-        return len(self._sites)
-
-    def dims(self, path: str) -> tuple[int, int]:
-        """Features in and out; of a table tokens and features."""
-        return self._sites[path].in_dim, self._sites[path].out_dim
-
-    def size(self, path: str) -> int:
-        """Parameters now."""
-        return self._sites[path].num_params
-
-    def is_table(self, path: str) -> bool:
-        """Whether it is of embeddings."""
-        return self._sites[path].is_table
 
 
 def uniform(places: Places, keep: float, forms: Sequence[Form], progress: bool | None) -> Plan:
