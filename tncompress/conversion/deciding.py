@@ -167,7 +167,8 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
     elif target is None or not target.is_here:
         plan = shared_out(chosen, pairs)
     else:
-        plan, times, sites = settled(model, sites, pairs, target.tokens, shared_out, request.progress)
+        again = budget.kind not in ("keep", "latency")
+        plan, times, sites = settled(model, sites, pairs, target.tokens, shared_out, again, request.progress)
         chosen = [site for site in sites if not site.reason]
         pairs = [pair for pair in pairs if pair.second in plan.choices]
     places = Places(model, chosen, moments)

@@ -1,7 +1,7 @@
 """Networks timed against the dense layers that they would replace, here and now; those that lose are left dense."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import keras
@@ -26,9 +26,10 @@ def settled(
     pairs: Sequence[Pair],
     tokens: Sequence[int],
     plan_for: PlanFor,
+    again: bool,
     progress: bool | None,
 ) -> tuple[Plan, dict[str, Times], list[Site]]:
-    """A plan by which no layer loses time: made, measured, and made again without those that lose, until none does.
+    """A plan by which no layer loses time: made and measured, then without those that lose.
 
     Args:
         model: with the dense layers.
@@ -36,6 +37,9 @@ def settled(
         pairs: layers that share hidden units.
         tokens: numbers of vectors at once.
         plan_for: makes the plan for some of the sites and pairs.
+        again: make and measure plans for the rest until none loses, as a budget asks for that the rest has to meet.
+            Else it keeps the networks of the first: those that lose would take their share of a fraction with them,
+            and leave what was not to be cut much to be cut instead.
         progress: show bars.
 
     Returns:
@@ -49,26 +53,40 @@ def settled(
     while True:
         chosen = {site.path for site in sites if not site.reason}
         left = [pair for pair in pairs if pair.second in chosen]
-        dense = f"{asked - len(chosen)} of {asked} layers stay dense, because they are slower here as networks"
         try:
             plan = plan_for([site for site in sites if site.path in chosen], left)
         except BudgetError as error:
-            raise BudgetError(f"{error} ({dense}.)" if len(chosen) < asked else str(error)) from None
+            raise BudgetError(f"{error} ({_dense(chosen, asked)}.)" if len(chosen) < asked else str(error)) from None
         times = timed(model, plan.choices, tokens, progress)
         measured |= times
         together = [(*pair.first, pair.second) for pair in left]
         alone = [(path,) for path in times if not any(path in group for group in together)]
         lost = slower(times, [*together, *alone])
-        if not lost:
-            if len(chosen) < asked:
-                warnings.warn(f"{dense}; the budget holds for the others. The report has the times.", stacklevel=4)
-            return plan, measured, sites
         sites = [replace(site, reason=lost.get(site.path, site.reason)) for site in sites]
-        if chosen <= lost.keys():
+        stay = chosen - lost.keys()
+        if lost and not (stay if again else any(plan.choices[path] for path in stay)):
             raise ValueError(
                 f"No layer would be faster as a network here at {' and '.join(map(str, tokens))} tokens (the last: "
                 f"{next(iter(lost.values()))}); keep less, or leave device='this' away if size is what counts."
             )
+        if lost and again:
+            continue
+        if len(stay) < asked:
+            others = "the budget holds for the others" if again else "the others are as planned with them"
+            warnings.warn(f"{_dense(stay, asked)}; {others}. The report has the times.", stacklevel=4)
+        return _without(lost, plan), measured, sites
+
+
+def _dense(left: Collection[str], asked: int) -> str:
+    return f"{asked - len(left)} of {asked} layers stay dense, because they are slower here as networks"
+
+
+def _without(lost: Collection[str], plan: Plan) -> Plan:
+    choices, units, losses = (
+        {path: value for path, value in values.items() if path not in lost}
+        for values in (plan.choices, plan.units, plan.losses)
+    )
+    return replace(plan, choices=choices, units=units, losses=losses)
 
 
 def timed(
