@@ -409,6 +409,8 @@ def test_bench_of_a_compressed_model(here, monkeypatch):
     assert [layer for row in found["layers"] for layer in row["layers"]] == [row.layer for row in report.replaced]
     assert min(found["seconds"], found["seconds_dense"]) > 0
     assert as_json("bench", here / "stack.keras", "--batch", "2")["seconds_dense"] is None
+    assert "ms for 2 rows" in done("bench", here / "stack.keras", "--batch", "2").stdout
+    assert "ms for 2 x 4 tokens" in done("bench", here / "bert", "--batch", "2", "--length", "4").stdout
 
 
 def test_report_is_that_of_the_library(here):

@@ -365,6 +365,8 @@ def test_what_is_wrong_is_said_before_the_data_are_asked_for():
     model, never = two_layers(), NeverAsked()
     with pytest.raises(TypeError, match=r"objective is the name of an output, .* got 3"):
         calibrate(model, ["first"], never, objective=3)
+    with pytest.raises(TypeError, match=r"objective is the name of an output, .* got <"):
+        calibrate(model, ["first"], never, objective=keras.losses.MeanSquaredError())
     with pytest.raises(ValueError, match="An objective needs inputs on which to look at it; give calibration="):
         replace_dense(model, objective="outputs")
     moments = {name: Moments.of(np.ones((2, 2))) for name in ("first", "second")}

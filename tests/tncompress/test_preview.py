@@ -45,6 +45,7 @@ def test_sizes_recipe_and_reasons_are_those_of_replace_dense(case):
     assert expected.params_before == dense.count_params()
     assert expected.recipe == {o.path: o.choice.to_config() for o in outcomes if o.choice}
     assert [row.reason for row in expected.rows] == [outcome.reason for outcome in outcomes]
+    assert all(line.startswith(f"{o.path}: ") for line, o in zip(str(expected).splitlines(), outcomes, strict=False))
 
 
 @pytest.mark.parametrize("case", ["uniform", "global", "calibrated", "objective"])

@@ -352,6 +352,7 @@ BAD_ARGUMENTS = {
         f"keep {keep}": ({"keep": keep}, f"fraction of parameters that stays, above 0 and at most 1, got {keep!r}")
         for keep in (0, -0.5, 1.5, float("nan"), float("inf"), True, "half")
     },
+    "keep in percent": ({"keep": 50}, r"at most 1, got 50; 50% is 0\.5\.$"),
     "unknown form": ({"form": "svd"}, "There is no form 'svd'; choose from .*low_rank"),
     "one unknown form": ({"form": ["low_rank", "svd"]}, "There is no form 'svd'"),
     "no form": ({"form": []}, "form names no factorisation"),
@@ -432,7 +433,7 @@ def called(model):
 
 
 BAD_MODELS = {
-    "not a model": (lambda: "model", TypeError, "Keras model was expected, got str"),
+    "not a model": (lambda: "my.keras", TypeError, r"Keras model was expected, got str; tncompress.load\('my.keras'\)"),
     "not built": (
         lambda: keras.Sequential([layers.Dense(3)], name="raw"),
         ValueError,
@@ -463,7 +464,7 @@ BAD_MODELS = {
     "constructor that fails": (
         lambda: called(CannotBeBuiltAgain(WIDTH)),
         ValueError,
-        "cannot be made from its own config",
+        r"cannot be made from its own config \(.*get_config\(\)",
     ),
 }
 

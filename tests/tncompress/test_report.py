@@ -10,6 +10,8 @@ from models import KINDS, made
 
 from tncompress import replace_dense, report
 
+INPUTS = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+
 
 @pytest.fixture(scope="module")
 def found():
@@ -51,6 +53,22 @@ def test_text_holds_every_layer_and_reason(found):
         assert all(len(line) <= 160 for line in text.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "with calibration inputs far less is lost"),
+        ({"calibration": INPUTS}, "Without an objective"),
+        ({"calibration": INPUTS, "objective": "outputs"}, None),
+        ({"calibration": INPUTS, "allocation": "global"}, None),
+    ],
+)
+def test_text_says_what_would_lose_less(arguments, words):
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(32, "relu"), layers.Dense(16)])
+    text = str(report(replace_dense(model, keep=0.5, progress=False, **arguments)))
+    known = ("with calibration inputs far less is lost", "Without an objective")
+    assert [part for part in known if part in text] == ([words] if words else [])
+
+
 def test_text_holds_long_paths_in_one_piece():
     entry = keras.Input((16,))
     name = "a_layer_with_quite_a_long_name_" * 3
@@ -77,6 +95,7 @@ def test_of_a_model_that_is_not_compressed():
     assert result.params_before == result.params_after == model.count_params()
     assert (result.keep, result.recipe, result.replaced) == (1.0, {}, ())
     assert "first" in str(result)
+    assert "Replaced kernels" not in str(result)
 
 
 def test_of_a_model_without_dense_layers():

@@ -8,7 +8,7 @@ import click
 
 from tncompress.cli.app import Output, milliseconds, table, with_output
 from tncompress.cli.models import CONFIG, Found, model_argument, open_model
-from tncompress.cli.random_input import check_length, random_inputs
+from tncompress.cli.random_input import check_length, has_length, random_inputs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Timed:
 @click.command(short_help="How long a model takes here, layer by layer.")
 @model_argument()
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of random input.")
-@click.option("--length", type=int, default=128, show_default=True, help="Tokens of a row.")
+@click.option(
+    "--length", type=int, default=128, show_default=True, help="Tokens of a row; layers are timed on rows x tokens."
+)
 @CONFIG
 @with_output
 def bench(model: Found, batch: int, length: int, config: str | None, output: Output) -> None:
@@ -64,7 +66,8 @@ def bench(model: Found, batch: int, length: int, config: str | None, output: Out
         "seconds_dense": times.get("dense"),
         "layers": [asdict(row) for row in rows],
     }
-    output.show(value, *_parts(model, value, rows))
+    taken = f"{batch} x {length} tokens" if has_length(keras_model) else f"{batch} rows"
+    output.show(value, *_parts(model, value, rows, taken))
 
 
 def _layers(model: Any, dense: Any, recipe: Mapping[str, Any], tokens: int, output: Output) -> list[Timed]:
@@ -85,9 +88,8 @@ def _layers(model: Any, dense: Any, recipe: Mapping[str, Any], tokens: int, outp
     return found
 
 
-def _parts(model: Found, value: Mapping[str, Any], rows: list[Timed]) -> list[Any]:
-    shape = f"{value['batch']} x {value['length']}"
-    now = f"{model.title}: {milliseconds(value['seconds'])} ms for {shape} tokens"
+def _parts(model: Found, value: Mapping[str, Any], rows: list[Timed], taken: str) -> list[Any]:
+    now = f"{model.title}: {milliseconds(value['seconds'])} ms for {taken}"
     if value["seconds_dense"] is None:
         return [f"{now}. It was not compressed, so there is nothing to compare with."]
     faster = value["seconds_dense"] / value["seconds"]
@@ -104,6 +106,6 @@ def _parts(model: Found, value: Mapping[str, Any], rows: list[Timed]) -> list[An
         for row in rows
     )
     return [
-        table(f"Layers, {shape} tokens at once", columns, cells),
+        table(f"Layers, {value['batch']} x {value['length']} tokens (vectors) at once", columns, cells),
         f"{now}, {milliseconds(value['seconds_dense'])} ms with dense layers: {faster:.2f}x.",
     ]

@@ -34,7 +34,9 @@ class Difference:
 @click.command(short_help="Two models: outputs, parameters, bytes, time.")
 @model_argument("a")
 @model_argument("b")
-@click.option("--text", "files", type=FILE, multiple=True, metavar="FILE", help="Texts (.txt, .csv, .tsv) or arrays.")
+@click.option(
+    "--text", "--inputs", "files", type=FILE, multiple=True, metavar="FILE", help="Texts (.txt, .csv, .tsv) or arrays."
+)
 @text_options
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of random input, without --text.")
 @click.option("--length", type=int, default=64, show_default=True, help="Tokens of random input, without --text.")

@@ -32,7 +32,9 @@ FORMAT = Named("format", format_names)
 @click.option("--int8", is_flag=True, help="Weights as int8, where the format has them.")
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Only this output; several. Else all.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUT that this made.")
-@click.option("--text", "files", type=FILE, multiple=True, metavar="FILE", help="Check on these texts or arrays.")
+@click.option(
+    "--text", "--inputs", "files", type=FILE, multiple=True, metavar="FILE", help="Check on these texts or arrays."
+)
 @text_options
 @click.option("--length", type=int, default=32, show_default=True, help="Tokens of the random input of the check.")
 @CONFIG

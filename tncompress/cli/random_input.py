@@ -42,6 +42,15 @@ def random_inputs(model: Any, rows: int, length: int) -> Any:
     return keras.tree.map_structure(drawn, struct)
 
 
+def has_length(model: Any) -> bool:
+    """Whether an axis of a model's inputs is open besides that of the batch, so that a length decides it."""
+    import keras
+
+    from tncompress.exporting.job import symbolic_inputs
+
+    return any(None in tensor.shape[1:] for tensor in keras.tree.flatten(symbolic_inputs(model)))
+
+
 def _ids(model: Any) -> int:
     """Ids below this are in every table of words."""
     from tncompress.conversion.sites import find_sites

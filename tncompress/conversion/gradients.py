@@ -28,7 +28,8 @@ Change = Callable[[str, Any], Any]
 
 def check_objective(objective: Objective, layers: Mapping[str, keras.layers.Layer]) -> None:
     """Refuse what is no objective, and layers whose outputs cannot be looked at before the activation."""
-    if not (isinstance(objective, str) or callable(objective)):
+    is_loss = isinstance(objective, keras.losses.Loss)  # wants labels
+    if is_loss or not (isinstance(objective, str) or callable(objective)):
         raise TypeError(
             f"objective is the name of an output, {ALL_OUTPUTS!r} for all, or a function of the model's outputs and "
             f"the batch, got {objective!r}."

@@ -74,9 +74,20 @@ class Preview:
         """Of the objective, all layers together; None without one."""
         return sum(row.loss for row in self.rows if row.loss is not None) if self.objective else None
 
+    def __str__(self) -> str:
+        """A line for every layer, and one for the whole model."""
+        whole = f"Whole model: {self.params_before:,} -> {self.params_after:,} parameters"
+        return "\n".join([*map(_line, self.rows), whole])
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON takes it."""
         return {**asdict(self), "keep": self.keep, "predicted_loss": self.predicted_loss}
+
+
+def _line(row: Expected) -> str:
+    if not row.form:
+        return f"{row.layer}: stays, {row.reason}"
+    return f"{row.layer}: {row.form}, {row.sizes}, {row.params_before:,} -> {row.params_after:,} parameters"
 
 
 def preview(model: keras.Model, keep: float | None = None, **wanted: Any) -> Preview:
@@ -95,8 +106,10 @@ def preview(model: keras.Model, keep: float | None = None, **wanted: Any) -> Pre
 
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256), keras.layers.Dense(64)], name="block")
     >>> expected = preview(model, keep=0.5)
-    >>> expected.params_before, expected.params_after, len(expected.recipe)
-    (33088, 16640, 2)
+    >>> print(expected)
+    dense...: low_rank, i=64, o=256, r=25, 16,384 -> 8,000 parameters
+    dense...: low_rank, i=256, o=64, r=26, 16,384 -> 8,320 parameters
+    Whole model: 33,088 -> 16,640 parameters
     """
     known = [field.name for field in fields(Request) if field.name not in ("forms", "target")]
     known += ["form", "device", "tokens"]

@@ -1,6 +1,7 @@
 """Where the dense layers of a model are: one `Site` for each, with the reason if it has to stay as it is."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +79,8 @@ def find_sites(
             layer is included by one of its paths and excluded by another.
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"A Keras model was expected, got {type(model).__name__}.")
+        advice = f"; tncompress.load({str(model)!r}) gives it" if isinstance(model, (str, os.PathLike)) else ""
+        raise TypeError(f"A Keras model was expected, got {type(model).__name__}{advice}.")
     if not model.built:
         raise ValueError(f"The model {model.name!r} is not built: call it once, or build it with its input shape.")
     layers = dict(walk(model))

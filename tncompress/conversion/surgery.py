@@ -55,7 +55,10 @@ def rebuilt(config: Mapping, classes: Mapping[str, type] | None = None, *, trust
         # Keras takes parts out of a config that it reads. Its custom_object_scope would hide the scope that we are in.
         return keras.saving.deserialize_keras_object(deepcopy(config), dict(classes or {}), safe_mode=not trusted)
     except Exception as error:
-        raise ValueError(f"The model cannot be made from its own config ({first_line(error)}).") from None
+        raise ValueError(
+            f"The model cannot be made from its own config ({first_line(error)}). A class of your own takes **kwargs "
+            "in its constructor, hands them on, and returns its arguments from get_config()."
+        ) from None
 
 
 def copy_model(model: keras.Model) -> keras.Model:

@@ -69,7 +69,9 @@ class Budget:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not (is_number and 0 < float(value) <= (1 if is_fraction else sys.float_info.max)):
             what = f"{_MEANINGS[self.kind]}, above 0" + (" and at most 1" if is_fraction else "")
-            raise ValueError(f"{self.kind} is {what}, got {value!r}.")
+            in_percent = is_fraction and is_number and 1 < float(value) <= 100
+            advice = f"; {float(value):g}% is {float(value) / 100:g}" if in_percent else ""
+            raise ValueError(f"{self.kind} is {what}, got {value!r}{advice}.")
 
     @property
     def kind(self) -> str:

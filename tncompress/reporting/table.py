@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tncompress.reporting.report import Report, Row
 
+_ERRORS = "Errors are relative: 0 is exact, 1 is all lost."
+
 
 def text_of(report: "Report") -> str:
     """All of it as plain text, wide enough that no path is broken."""
@@ -22,7 +24,16 @@ def text_of(report: "Report") -> str:
 
 
 def parts_of(report: "Report") -> Iterator[Any]:
-    """What rich prints: the table; layers that stayed dense stand below it with their reasons."""
+    """What rich prints: the table of networks, if there is one; below it layers that stayed dense, by reasons."""
+    if report.replaced:
+        yield from _networks(report)
+    else:
+        yield f"{report.model}: not compressed, {len(report.rows)} layers, {report.params_after:,} parameters."
+    yield from _left_dense(report)
+
+
+def _networks(report: "Report") -> Iterator[Any]:
+    """The table of networks, how to read it, totals, warnings."""
     from rich.table import Table
 
     table = Table(title=f"{report.model}: {len(report.replaced)} of {len(report.rows)} layers are networks")
@@ -44,12 +55,21 @@ def parts_of(report: "Report") -> Iterator[Any]:
             _number(row.loss_error),
         )
     yield table
-    yield from dict.fromkeys(f"{row.form}: {row.equation}" for row in report.replaced)
+    yield f"{_ERRORS} {_advice(report)}".rstrip()
+    yield from dict.fromkeys(f"{row.form}: {row.equation}" for row in report.replaced if row.equation)
     methods = Counter(row.method for row in report.replaced)
     yield from (f"Fitted by {method}: {count} layers." for method, count in methods.items())
     yield report.totals()
     yield from (f"Warning: {warning}" for warning in report.warnings)
-    yield from _left_dense(report)
+
+
+def _advice(report: "Report") -> str:
+    """What would lose less, where it was not given."""
+    if all(row.output_error is None for row in report.replaced):
+        return "Fitted to the weights alone; with calibration inputs far less is lost."
+    if report.predicted_loss is None and report.front is None:
+        return 'Without an objective ("outputs" if nothing else matters) every layer shrinks alike, small ones too.'
+    return ""
 
 
 def _left_dense(report: "Report") -> Iterator[Any]:
