@@ -42,7 +42,7 @@ SHARED = options.joined(
     ),
     options.fields(FIELDS, "bert", RECIPES["bert"]),
     click.option(
-        "--seed", type=int, multiple=True, default=(0,), show_default=True, help="A run for each; repeatable."
+        "--seed", type=options.SEED, multiple=True, default=(0,), show_default=True, help="A run for each; repeatable."
     ),
     click.option(
         "--output",

@@ -69,6 +69,7 @@ def given(values: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]
     return {name: values[name] for name in table if values.get(name) is not None}
 
 
+SEED = click.IntRange(0, 2**32 - 1)  # what Keras takes
 ENCODER = click.option(
     "--encoder",
     required=True,

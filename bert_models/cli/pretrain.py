@@ -52,7 +52,13 @@ FIELDS = {
 @click.option("--temperature", default=1.0, show_default=True, help="Of teacher and student; above 1 is softer.")
 @click.option("--label-share", default=0.5, show_default=True, help="Weight of the tokens beside the teacher.")
 @click.option("--tokenizer", metavar="PATH", help="For dynamic masks; also put beside the models, for finetune.")
-@click.option("--seed", default=0, show_default=True, help="For new weights, the order of data, masks and dropout.")
+@click.option(
+    "--seed",
+    type=options.SEED,
+    default=0,
+    show_default=True,
+    help="For new weights, the order of data, masks and dropout.",
+)
 @options.joined(*options.COMMON)
 def command(encoder, overrides, dtype, data, out, recipe, steps, stop_at, seed, tokenizer, teacher, quiet, **values):
     """Pretrain an encoder on masked words, and on pairs of sentences where the data has them.

@@ -14,6 +14,7 @@ import click
 
 from tncompress.commands import INTERRUPTED, exit_code, finite, plain, sentence
 
+MOST_SAID = 3000  # characters of a sentence, which may quote what was given
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2 and later
 
 
@@ -51,7 +52,7 @@ class Commands(click.Group):
             click.echo(error.ctx.get_help())
             code = 0
         except click.ClickException as error:
-            click.echo(f"Error: {plain(error.format_message())}", err=True)
+            click.echo(f"Error: {_cut(plain(error.format_message()))}", err=True)
             code = error.exit_code
         except click.Abort:
             click.echo("Stopped.", err=True)
@@ -70,6 +71,10 @@ class Commands(click.Group):
             if ctx.params["debug"]:
                 traceback.print_exc()
             raise Failure(error) from error
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
 
 
 class Command(click.Command):

@@ -1,5 +1,6 @@
 """`pretraining_data.json`, written last beside the shards: what they were made with and how long each has to be."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,41 @@ from tncompress.limits import json_object, shown, shown_error
 INFO_NAME = "pretraining_data.json"
 FORMAT = 1
 MOST_NAME = 255  # bytes of a file's name
+MOST = 1 << 31  # tokens in a row or a vocabulary; far more than there are, but numbers of JSON have no end
+MOST_BYTES = 1 << 63  # of a file, and records in it
+_KEYS = {"format", "settings", "vocabulary", "counts", "shards"}
+_CHECKSUM = "sha256"  # of the rest; data of earlier versions has none
+
+
+def _check(info: Mapping[str, Any]) -> None:
+    """Refuse other keys and kinds of values than `make_info` gives, and what was changed since it was written."""
+    if (keys := info.keys() - {_CHECKSUM}) != _KEYS:
+        raise ValueError(f"its keys must be {', '.join(sorted(_KEYS))}, got {shown(sorted(keys))}")
+    _check_settings(info["settings"])
+    vocabulary = info["vocabulary"]
+    kinds = list(map(type, map(vocabulary.get, ("size", "digest")))) if isinstance(vocabulary, dict) else []
+    if kinds != [int, str] or not 0 < vocabulary["size"] < MOST:
+        raise ValueError(f"vocabulary has a size and a digest, got {shown(vocabulary)}")
+    if not isinstance(info["counts"], dict):
+        raise ValueError(f"counts must be numbers by name, got {shown(info['counts'])}")
+    _check_shards(info["shards"])
+    if _CHECKSUM in info and info[_CHECKSUM] != _checksum(info):
+        raise ValueError("its checksum is another one than when it was written")
+
+
+def _checksum(info: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in info.items() if name != _CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_settings(values: Any) -> None:
+    if not isinstance(values, dict) or not values.keys() <= DataSettings.__dataclass_fields__.keys():
+        raise ValueError(f"settings must be those of DataSettings, got {shown(values)}")
+    made = DataSettings(**values)
+    if type(made.whole_words) is not bool or type(made.fill_rows) is not bool:
+        raise ValueError(f"whole_words and fill_rows must be true or false, got {shown(values)}")
+    if max(made.max_length, made.max_predictions or 0) >= MOST:
+        raise ValueError(f"max_length and max_predictions must be below {MOST:,}, got {shown(values)}")
 
 
 def _check_shards(shards: Any) -> None:
@@ -24,8 +60,10 @@ def _check_shards(shards: Any) -> None:
             raise ValueError(f"a shard has name, records and bytes, got {shown(shard)}")
         name = shard["name"]
         is_name = Path(name).name == name and name.isprintable() and 0 < len(name.encode()) <= MOST_NAME
-        if not is_name or min(shard["records"], shard["bytes"]) < 0:
+        if not is_name or min(sizes := (shard["records"], shard["bytes"])) < 0 or max(sizes) >= MOST_BYTES:
             raise ValueError(f"a shard is a file in the folder, got {shown(shard)}")
+    if len({shard["name"] for shard in shards}) < len(shards):
+        raise ValueError("a shard is listed twice")
 
 
 def check_corpus(counts: Mapping[str, int], settings: DataSettings) -> None:
@@ -52,13 +90,14 @@ def make_info(
         counts: sums over all tasks.
         shards: `name`, `records` and `bytes` of each file.
     """
-    return {
+    info = {
         "format": FORMAT,
         "settings": settings.to_dict(),
         "vocabulary": {"size": pieces.size, "digest": pieces.digest},
         "counts": {name: counts[name] for name in sorted(counts)},
         "shards": sorted(shards, key=lambda shard: shard["name"]),
     }
+    return {**info, _CHECKSUM: _checksum(info)}
 
 
 def to_text(info: Mapping[str, Any]) -> str:
@@ -71,7 +110,8 @@ def read_info(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such folder, or its writing did not come to an end, or a shard is missing.
-        ValueError: the file is damaged, of a later version, or a shard is shorter or longer than it was written.
+        ValueError: the file is damaged, of a later version, or a shard is shorter or longer than it was written, or too
+            short for rows as long as the settings say, which are given memory before they are read.
     """
     file = Path(folder) / INFO_NAME
     if not file.is_file():
@@ -80,19 +120,31 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         )
     try:
         info = json_object(file)
-        version, shards = info["format"], info["shards"]
+        version = info["format"]
         if version == FORMAT:
-            _check_shards(shards)
+            _check(info)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{file} is damaged ({shown_error(error)}); write the pretraining data again.") from None
     if version != FORMAT:
         raise ValueError(f"{file} has format {shown(version)}, but only {FORMAT} is known; update bert_models.")
-    for shard in shards:
+    least = _least_bytes(DataSettings(**info["settings"]))
+    for shard in info["shards"]:
         path = Path(folder) / shard["name"]
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: {INFO_NAME} lists {len(shards)} shards; copy it too.")
+            raise FileNotFoundError(f"{path} is missing: {INFO_NAME} lists {len(info['shards'])} shards; copy it too.")
         if (found := path.stat().st_size) != shard["bytes"]:
             raise ValueError(
                 f"{path} has {found:,} bytes, but {shard['bytes']:,} were written: it was cut or changed; copy it again"
             )
+        if shard["records"] * least > found:
+            raise ValueError(
+                f"{path} has {found:,} bytes, too few for {shard['records']:,} records of at least {least:,}, as the "
+                f"settings in {INFO_NAME} say: one of the files was changed; write the pretraining data again."
+            )
     return info
+
+
+def _least_bytes(settings: DataSettings) -> int:
+    """Of a record: an integer takes a byte or more, a float four."""
+    rows, predictions = 3 * settings.max_length, settings.predictions
+    return rows + 6 * predictions if settings.masking == "static" else max(rows, predictions)

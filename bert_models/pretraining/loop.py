@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from bert_models.heads import MaskedLM
-from bert_models.pretraining.feeding import Source, batches, checked_sources
+from bert_models.pretraining.damage import told_in_words
+from bert_models.pretraining.feeding import batches, checked_sources
 from bert_models.pretraining.model import PretrainingModel
 from bert_models.pretraining.recipes import RECIPES, Recipe
 from bert_models.training import distribute
@@ -108,6 +109,7 @@ def pretrain(
     if teacher is not None:
         values |= {"temperature": temperature, "label_share": label_share, "teacher": fingerprint(teacher)}
     without = () if teacher is None else (teacher,)
+    folders = [source.folder for source in sources] + ([] if held_out is None else [held_out])
     record = Record(folder, values, keep=keep, without=without, progress=progress, writes=where.process == 0)
     last = recipe.total_steps if steps is None else steps
     newest = newest_checkpoint(folder)
@@ -116,7 +118,7 @@ def pretrain(
     for part in parts(recipe, every, done, last):
         source = sources[part.stage]
         guard = StopWhereNotFinite(part.first, accumulate, record.kept)
-        with _told_in_words(source), in_step(record.kept):
+        with _without_warnings(), told_in_words(*folders), in_step(record.kept):
             model.fit(
                 batches(source, tokenizer, batch_size, seed, start=part.in_stage * accumulate, rows=rows),
                 epochs=part.times,
@@ -210,15 +212,9 @@ def _held_out(
 
 
 @contextmanager
-def _told_in_words(source: Source) -> Iterator[None]:
-    """What TensorFlow and Keras say in their own words while they train."""
+def _without_warnings() -> Iterator[None]:
+    """Without those that say nothing new."""
     with warnings.catch_warnings():
         # Without next-sentence prediction nothing trains the pooler; `PretrainingModel` says so.
         warnings.filterwarnings("ignore", "Gradients do not exist for variables .*pooler/kernel")
-        try:
-            yield
-        except tf.errors.DataLossError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{source.folder} has a damaged shard ({reason}); copy it again, or write it again."
-            ) from error
+        yield

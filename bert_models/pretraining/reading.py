@@ -53,6 +53,7 @@ def dataset(
     Raises:
         FileNotFoundError: the folder is not complete.
         ValueError: a shard was cut; there are fewer examples than a batch has; no tokenizer, or another vocabulary.
+            What is found while batches are read is told by `damage.told_in_words`.
     """
     info = read_info(folder)
     num_examples(folder, info, batch_size)
@@ -135,7 +136,7 @@ def batched(
     settings = DataSettings(**info["settings"])
     wanted = features(settings)
     found = examples.batch(batch_size, drop_remainder=True)
-    found = found.map(lambda texts: _parsed(texts[rows], wanted), num_parallel_calls=tf.data.AUTOTUNE)
+    found = found.map(lambda texts: parsed(texts[rows], wanted), num_parallel_calls=tf.data.AUTOTUNE)
     if settings.masking == "dynamic":
         rule = MaskRule(settings.mask_rate, settings.predictions, settings.whole_words)
         pieces = _pieces(tokenizer, info, folder)
@@ -155,7 +156,8 @@ def features(settings: DataSettings) -> dict[str, tf.io.FixedLenFeature]:
     return found
 
 
-def _parsed(texts: tf.Tensor, wanted: dict[str, tf.io.FixedLenFeature]) -> dict[str, tf.Tensor]:
+def parsed(texts: tf.Tensor, wanted: dict[str, tf.io.FixedLenFeature]) -> dict[str, tf.Tensor]:
+    """Records as batches have them, but for masks that are drawn."""
     values = tf.io.parse_example(texts, wanted)
     return {name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in values.items()}
 

@@ -1,13 +1,16 @@
 """Checkpoints from which training goes on as if it had never stopped.
 
 A checkpoint is one safetensors file with all that changes while a model trains: its weights, the counters of its random
-numbers (dropout), and the optimizer's variables. The step and whatever decides what comes next are in its metadata.
+numbers (dropout), and the optimizer's variables. The step and whatever decides what comes next are in its metadata, and
+a checksum of all of it, which the format does not have.
 """
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-FORMAT = 1
+from tncompress.beside import beside
+from tncompress.limits import parsed_json, shown, shown_error
+
+FORMAT = 2
+_WITHOUT_CHECKSUM = 1  # an earlier format, still read
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -52,22 +59,30 @@ def save_checkpoint(
     folder = Path(folder)
     arrays = {f"{i:06d}/{path}": value for i, (path, value) in enumerate(_state(model, without, step))}
     metadata = {"format": str(FORMAT), "step": str(step), "settings": json.dumps(settings or {}, sort_keys=True)}
+    metadata["sha256"] = _checksum(metadata, sorted(arrays.items()))
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors.part"):  # of a process that was killed while it saved
-        old.unlink()
+    for left in folder.glob(".saving-*"):  # of a process that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
     path = folder / f"checkpoint-{step:08d}.safetensors"
-    part = Path(f"{path}.part")
     try:
-        save_file(arrays, part, metadata)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, path)
+        with beside(path) as place:
+            save_file(arrays, place, metadata)
+            with place.open("rb") as stream:
+                os.fsync(stream.fileno())
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise OSError(_failed(folder, step, arrays, error)) from error
     for old in _checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 of all that a checkpoint says: its metadata, and every array with its name, kind and shape."""
+    found = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, array in arrays:
+        found.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        found.update(array.reshape(-1).view("uint8").data)
+    return found.hexdigest()
 
 
 def _state(model: keras.Model, without: Sequence[keras.Model], step: int) -> list[tuple[str, np.ndarray]]:
@@ -131,26 +146,41 @@ def restore_checkpoint(
     variables = _variables(model, without)
     try:
         with safe_open(file, "np") as opened:
-            step, saved = _read_metadata(file, opened.metadata() or {})
+            metadata, names = opened.metadata() or {}, sorted(opened.keys())
+            step, saved = _read_metadata(file, metadata)
             _check_settings(file, saved, settings or {})
-            names = sorted(opened.keys())
             _check_same(file, [(name.partition("/")[2], opened.get_slice(name)) for name in names], variables)
+            _check_sum(file, metadata, ((name, opened.get_tensor(name)) for name in names))
             for name, variable in zip(names, variables, strict=True):
                 variable.assign(opened.get_tensor(name))
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it to go on from the checkpoint before it.") from None
+        raise ValueError(_damaged(file, shown_error(error))) from None
     return step
+
+
+def _damaged(file: str | Path, reason: str) -> str:
+    return f"{file} is damaged ({reason}); remove it to go on from the checkpoint before it."
 
 
 def _read_metadata(file: str | Path, metadata: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """Step and settings."""
     try:
-        step, saved = int(metadata["step"]), json.loads(metadata["settings"])
-    except (KeyError, ValueError, RecursionError):
-        step, saved = 0, None
-    if metadata.get("format") != str(FORMAT) or not isinstance(saved, dict):
-        raise ValueError(f"{file} is no checkpoint of training in format {FORMAT}; give an empty folder.")
+        step, saved = int(metadata["step"]), parsed_json(metadata["settings"])
+    except (KeyError, ValueError):
+        step, saved = -1, None
+    known = (str(_WITHOUT_CHECKSUM), str(FORMAT))
+    if metadata.get("format") not in known or step < 0 or not isinstance(saved, dict):
+        raise ValueError(f"{file} is no checkpoint of training in format {' or '.join(known)}; give an empty folder.")
     return step, saved
+
+
+def _check_sum(file: str | Path, metadata: Mapping[str, str], arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Refuse what was changed since it was written."""
+    if metadata["format"] == str(_WITHOUT_CHECKSUM):
+        return
+    rest = {name: text for name, text in metadata.items() if name != "sha256"}
+    if _checksum(rest, arrays) != metadata.get("sha256"):
+        raise ValueError(_damaged(file, "its checksum is another one than when it was written"))
 
 
 def _check_settings(file: str | Path, saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -158,8 +188,8 @@ def _check_settings(file: str | Path, saved: Mapping[str, Any], settings: Mappin
     for name in sorted({*saved, *given}):
         if saved.get(name) != given.get(name):
             raise ValueError(
-                f"{file} was trained with {name}={saved.get(name)!r}, now it is {given.get(name)!r}: go on with the "
-                "same, or give another folder."
+                f"{file} was trained with {_word(name)}={shown(saved.get(name))}, now it is {shown(given.get(name))}: "
+                "go on with the same, or give another folder."
             )
 
 
@@ -170,13 +200,18 @@ def _check_same(file: str | Path, saved: Sequence[tuple[str, Any]], variables: S
         there, here = (_plain(path), tuple(part.get_shape())), (_plain(variable.path), tuple(variable.shape))
         if there != here:
             raise ValueError(
-                f"{file} is of another model: it has {path} {list(there[1])} where this one has {variable.path} "
-                f"{list(here[1])}. {advice}"
+                f"{file} is of another model: it has {_word(path)} {shown(list(there[1]))} where this one has "
+                f"{variable.path} {list(here[1])}. {advice}"
             )
     if len(saved) != len(variables):
         raise ValueError(
             f"{file} is of another model: it has {len(saved)} variables, this one has {len(variables)}. {advice}"
         )
+
+
+def _word(name: str) -> str:
+    """A name of a file's as errors show it."""
+    return shown(name).strip("'")
 
 
 def _plain(path: str) -> str:

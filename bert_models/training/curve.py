@@ -2,10 +2,14 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tncompress.beside import beside
+from tncompress.limits import parsed_json, shown
+
+MOST = 1e300  # of a value; a float, which an integer of JSON may not be
 
 
 def append(file: str | Path, row: Mapping[str, Any]) -> None:
@@ -14,16 +18,20 @@ def append(file: str | Path, row: Mapping[str, Any]) -> None:
     Args:
         row: has "step".
     """
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     with open(file, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(clean) + "\n")
+        stream.write(_line(row))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(clean) + "\n"
 
 
 def read(file: str | Path) -> list[dict[str, Any]]:
     """All lines; a last line that was not written to its end is left out.
 
     Raises:
-        ValueError: another line is no JSON object with a step.
+        ValueError: another line is no JSON object of numbers, or null, with a step.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp(), "curve.jsonl")
@@ -35,17 +43,23 @@ def read(file: str | Path) -> list[dict[str, Any]]:
     """
     if not Path(file).is_file():
         return []
-    lines = Path(file).read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was cut off
+    lines = Path(file).read_bytes().split(b"\n")[:-1]  # what follows the last line's end was cut off
     return [_row(file, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _row(file: str | Path, number: int, line: str) -> dict[str, Any]:
+def _row(file: str | Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-        row["step"] + 0
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{file}, line {number}: a JSON object with a step was expected, got {line!r}.") from None
+        row = parsed_json(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not all(map(_is_value, row.values())):
+        got = shown(line.decode("utf-8", "replace"))
+        raise ValueError(f"{file}, line {number}: a JSON object with a step was expected, got {got}; remove it.")
     return row
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < MOST)
 
 
 def trim(file: str | Path, step: int) -> None:
@@ -61,10 +75,6 @@ def trim(file: str | Path, step: int) -> None:
     """
     if not Path(file).is_file():
         return
-    part = Path(f"{file}.part")
-    part.unlink(missing_ok=True)
-    part.touch()
-    for row in read(file):
-        if row["step"] <= step:
-            append(part, row)
-    os.replace(part, file)
+    lines = [_line(row) for row in read(file) if row["step"] <= step]
+    with beside(Path(file)) as place:
+        place.write_text("".join(lines), encoding="utf-8")

@@ -64,7 +64,7 @@ class Record(keras.callbacks.Callback):
         step = restore_checkpoint(newest, model, self._settings, without=self._without) if newest else 0
         if self._writes:
             curve.trim(self.curve_file, step)
-        self._seconds = max((row["cpu_seconds"] for row in curve.read(self.curve_file)), default=0.0)
+        self._seconds = max((row.get("cpu_seconds") or 0.0 for row in curve.read(self.curve_file)), default=0.0)
         return step
 
     def after(self, step: int, every: int) -> "Record":

@@ -5,13 +5,18 @@ import json
 import resource
 import signal
 
+import click
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from corrupting import corrupted
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import jsons, within
 
 from bert_models import BertConfig, build_encoder
-from bert_models.cli import main, places
+from bert_models.cli import config, main, places
 from bert_models.cli.running import Failure
 from bert_models.finetuning.evaluation import evaluate
 from bert_models.finetuning.finetune import finetune
@@ -113,6 +118,7 @@ WRONG = [
         "num_layers must be a whole number, got 'x'",
     ),
     (["pretrain"], {**TRAIN, "peak": "high"}, "'high' is not a valid float"),
+    (["pretrain"], {**TRAIN, "seed": -1}, "-1 is not in the range 0<=x<=4294967295"),
     (["pretrain"], {**TRAIN, "batch-size": 0}, "batch_size must be at least 1, got 0"),
     (["pretrain"], {**TRAIN, "batch-size": 8, "accumulate": 3}, "accumulate must divide the batch of 8, got 3"),
     (["pretrain"], {"data": "{place}/data"}, "Missing option '--encoder'"),
@@ -143,6 +149,85 @@ def test_what_is_wrong_is_said_in_a_sentence(place, command, options, message):
     assert result.exit_code == 2
     assert message.replace("{place}", str(place)) in result.stderr
     assert sorted(place.rglob("*")) == before
+
+
+# -- options in files ------------------------------------------------------------------------------
+
+LONG_NAME = ".".join("a" * 20)
+EVIL = {
+    "deep lists": ("x.toml", "a = " + "[" * 100_000, "is not TOML: "),
+    "deep tables": ("x.json", '{"a":' * 100_000, "is not JSON: "),
+    "rather deep": ("x.json", '{"a":' * 30 + "1" + "}" * 30, "is nested deeper than 20 tables or lists"),
+    "deep in parts": ("x.toml", f"[{LONG_NAME}]\n{LONG_NAME} = 1", "is nested deeper than 20 tables or lists"),
+    "name of 300,000 parts": ("x.toml", "a." * 300_000 + "a = 1", "a name has more than 20 parts"),
+    "name of quoted parts": ("x.toml", r'"\"" . ' * 30 + "a = 1", "a name has more than 20 parts"),
+    "table of 300,000 parts": ("x.toml", f"[{'a.' * 300_000}a]", "a name has more than 20 parts"),
+    "long name": ("x.json", json.dumps({"a" * 900_000: 1}), "has no option 'aaa"),
+    "name of two lines": ("x.json", json.dumps({"a\nb": 1}), r"has no option 'a\nb'"),
+    "long value": ("x.json", json.dumps({"steps": "1" * 900_000}), "steps must have at most 10,000 letters or digits"),
+    "long number": ("x.json", '{"steps": ' + "1" * 900_000 + "}", "is not JSON: "),
+    "long number in 16s": ("x.toml", "steps = 0x" + "f" * 900_000, "steps must have at most 10,000 letters or digits"),
+    "lists in a list": ("x.json", '{"data": [["a"]]}', "data must be a list of values, got"),
+    "empty list": ("x.json", '{"data": []}', "data must be one value or more, got an empty list"),
+    "long table": ("x.json", json.dumps({"pretrain": "a" * 900_000}), "pretrain must be a table of options, got 'aaa"),
+    "zeros": ("x.toml", "\0" * 900_000, "is not TOML: "),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "words"), EVIL.values(), ids=EVIL)
+def test_evil_files_of_options_are_refused_at_once(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with within(seconds=2):
+        result = call("pretrain", "--config", tmp_path / name)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr) < 4000
+
+
+def test_a_file_of_options_without_end_is_not_read(tmp_path):
+    (tmp_path / "x.toml").symlink_to("/dev/zero")
+    with within():
+        assert "has more than 1,000,000 bytes" in call("pretrain", "--config", tmp_path / "x.toml").stderr
+
+
+SEED = """[pretrain]
+encoder = "tn_bert"
+data = ["one", "two"]
+steps = 10
+peak = 1e-3
+quiet = true
+[pretrain.set]
+num_layers = 4
+feed_forward = {kind = "low_rank", rank = 4}
+[finetune]
+seed = [1, 2]
+"""
+
+
+def understood(folder, name):
+    """Options as a file has them, None if they are refused."""
+    with contextlib.suppress(click.ClickException):
+        return config.options_of(config.read(folder / "x.toml"), main.commands[name], main.commands, "x.toml")
+
+
+def test_a_hundred_damaged_files_of_options_are_understood_or_refused(tmp_path):
+    (tmp_path / "x.toml").write_text(SEED)
+    assert understood(tmp_path, "pretrain")["steps"] == "10"
+    found = 0
+    for data in corrupted(SEED.encode(), 100):
+        (tmp_path / "x.toml").write_bytes(data)
+        found += any(understood(tmp_path, name) for name in main.commands)
+    assert 0 < found < 100
+
+
+@given(st.sampled_from(sorted(main.commands)), st.integers(0, 50), jsons)
+def test_any_value_of_an_option_is_understood_or_refused(name, number, value):
+    command = main.commands[name]
+    params = [param for param in command.params if param.name != "config"]
+    flag = config._flag(params[number % len(params)])
+    with contextlib.suppress(click.ClickException):
+        values = config.options_of({flag: value}, command, main.commands, "x.json")
+        command.make_context(name, [], default_map=values)
 
 
 # -- while it trains -------------------------------------------------------------------------------

@@ -6,8 +6,12 @@ import signal
 import keras
 import numpy as np
 import pytest
+from corrupting import corrupted
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import error_of
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from bert_models.training import curve
 from bert_models.training.checkpointing import newest_checkpoint, restore_checkpoint, save_checkpoint
@@ -31,6 +35,16 @@ def state(made):
     return [keras.ops.convert_to_numpy(v.value) for v in variables]
 
 
+def restore(made, values):
+    for variable, value in zip([*made.variables, *made.optimizer.variables], values, strict=True):
+        variable.assign(value)
+
+
+def assert_same(ones, others):
+    for a, b in zip(ones, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def train(made, steps):
     return [float(made.train_on_batch(X, Y)) for _ in range(steps)]
 
@@ -44,13 +58,13 @@ def test_goes_on_as_if_never_stopped(tmp_path):
     second = model(seed=9)  # other weights, another state of dropout
     assert restore_checkpoint(file, second) == 3
     assert train(second, 3) == expected[3:]
-    for a, b in zip(state(whole), state(second), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(state(whole), state(second))
 
 
 def test_keeps_the_newest_and_removes_what_a_killed_process_left(tmp_path):
     made = model()
-    (tmp_path / "checkpoint-00000001.safetensors.part").write_text("half")
+    (tmp_path / ".saving-x").mkdir()
+    (tmp_path / ".saving-x" / "new.safetensors").write_text("half")
     for step in (5, 10, 100):
         save_checkpoint(tmp_path, step, made, keep=2)
     assert [file.name for file in sorted(tmp_path.iterdir())] == [
@@ -98,8 +112,7 @@ def test_refuses_what_does_not_belong(tmp_path, other, settings, message):
     before = state(given_model)
     with pytest.raises(ValueError, match=message):
         restore_checkpoint(file, given_model, settings)
-    for a, b in zip(before, state(given_model), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(before, state(given_model))
 
 
 def test_refuses_a_damaged_file_and_one_of_something_else(tmp_path):
@@ -107,16 +120,63 @@ def test_refuses_a_damaged_file_and_one_of_something_else(tmp_path):
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"is damaged .* remove it to go on from the checkpoint before it"):
         restore_checkpoint(file, model())
-    from safetensors.numpy import save_file
-
     good = {"format": "1", "step": "1", "settings": "{}"}
-    for metadata in (None, {"format": "1"}, *({**good, name: "["} for name in good), {**good, "settings": "[]"}):
+    bad = *({name: "["} for name in good), {"settings": "[]"}, {"step": "-1"}, {"format": "3"}
+    for metadata in (None, {"format": "1"}, *({**good, **change} for change in bad)):
         save_file({"a": X}, file, metadata)
-        with pytest.raises(ValueError, match="is no checkpoint of training in format 1"):
+        with pytest.raises(ValueError, match="is no checkpoint of training in format 1 or 2"):
             restore_checkpoint(file, model())
     save_file({"a": X}, file, good)
     with pytest.raises(ValueError, match="is of another model"):
         restore_checkpoint(file, model())
+
+
+def test_a_hundred_damaged_checkpoints_are_refused_or_restored_exactly(tmp_path):
+    made, other = model(), model(seed=1)
+    file = save_checkpoint(tmp_path, 3, made, {"batch": 8})
+    content, wanted, before = file.read_bytes(), state(made), state(other)
+    header = 8 + int.from_bytes(content[:8], "little")
+    heads = (data + content[header:] for data in corrupted(content[:header], 100, seed=1))
+    exact = 0
+    for data in (*corrupted(content, 100), *heads):
+        file.write_bytes(data)
+        if error := error_of(lambda: restore_checkpoint(file, other, {"batch": 8})):
+            assert str(file) in str(error)
+            assert_same(before, state(other))
+            continue
+        exact += 1
+        assert_same(wanted, state(other))
+        restore(other, before)
+    assert exact < 100  # what may change is white space
+
+
+def test_a_changed_number_or_kind_is_noticed(tmp_path):
+    file = save_checkpoint(tmp_path, 3, model(), {"batch": 8})
+    content = file.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    last = content[:-1] + bytes([content[-1] ^ 1])
+    kind = content[:header].replace(b"F32", b"I32", 1) + content[header:]
+    step = content[:header].replace(b'"step":"3"', b'"step":"4"', 1) + content[header:]
+    for data in (last, kind, step):
+        assert data != content
+        file.write_bytes(data)
+        with pytest.raises(
+            ValueError, match=r"damaged \(its checksum is another one than when it was written\); remove"
+        ):
+            restore_checkpoint(file, model(), {"batch": 8})
+
+
+def test_checkpoints_without_a_checksum_are_read_as_before(tmp_path):
+    made, other = model(), model(seed=1)
+    file = save_checkpoint(tmp_path, 3, made)
+    with safe_open(file, "np") as opened:
+        arrays, metadata = load_file(file), opened.metadata()
+    save_file(arrays, file, {**metadata, "format": "1", "sha256": "of an earlier version"})
+    assert restore_checkpoint(file, other) == 3
+    assert_same(state(made), state(other))
+    save_file(arrays, file, {name: text for name, text in metadata.items() if name != "sha256"})
+    with pytest.raises(ValueError, match="its checksum is another one"):
+        restore_checkpoint(file, other)
 
 
 def test_values_that_are_not_finite_are_not_saved(tmp_path):
@@ -151,7 +211,31 @@ def test_curve_trims_to_a_step_whatever_was_cut_off(tmp_path_factory, steps, las
     assert [row["step"] for row in curve.read(file)] == [step for step in kept if step <= last]
 
 
-def test_curve_says_which_line_is_damaged(tmp_path):
-    (tmp_path / "c").write_text('{"step": 1}\n{"step"}\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"c, line 2: a JSON object with a step was expected, got '\{\"step\"\}'"):
-        curve.read(tmp_path / "c")
+DAMAGED = [
+    '{"step"}',
+    "[]",
+    '{"step": "2"}',
+    '{"step": true}',
+    '{"step": 2, "loss": [1]}',
+    '{"step": 2, "loss": NaN}',
+    f'{{"step": 2, "loss": {10**400}}}',
+    "[" * 100_000,
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_curve_says_which_line_is_damaged(tmp_path, line):
+    (tmp_path / "c").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n', "utf-8", "surrogateescape")
+    for read in (curve.read, lambda file: curve.trim(file, 1)):
+        error = error_of(lambda read=read: read(tmp_path / "c"))
+        assert "c, line 2: a JSON object with a step was expected, got " in str(error)
+    assert [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_hundred_damaged_curves_are_read_or_refused(tmp_path):
+    for step in range(5):
+        curve.append(tmp_path / "c", {"step": step, "loss": step / 7})
+    for data in corrupted((tmp_path / "c").read_bytes(), 100):
+        (tmp_path / "c").write_bytes(data)
+        error_of(lambda: curve.trim(tmp_path / "c", 3))

@@ -1,18 +1,25 @@
 """What training reads: the same from any batch on, by whatever processes, and whatever TensorFlow's own seed is."""
 
+import json
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from corrupting import corrupted
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import error_of
 
+from bert_models.pretraining.damage import told_in_words
 from bert_models.pretraining.feeding import Source, batches
-from bert_models.pretraining.info import read_info
+from bert_models.pretraining.info import INFO_NAME, make_info, read_info, to_text
 from bert_models.pretraining.pipeline import write_pretraining_data
 from bert_models.pretraining.reading import dataset, visits
+from bert_models.pretraining.records import examples, write_records
 from bert_models.pretraining.settings import DataSettings
+from bert_models.pretraining.wordpieces import WordPieces
 from bert_models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *(a + b for a in "abcd" for b in "klmn"), "."))
@@ -126,3 +133,115 @@ def test_shuffled_records_are_all_there(sources):
     assert plain != shuffled
     assert sorted(plain) == sorted(shuffled)
     assert len(plain) == read_info(sources["pairs"].folder)["counts"]["examples"]
+
+
+# -- damaged data ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(sources, tmp_path):
+    shutil.copytree(sources["pairs"].folder, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def first_shard(folder):
+    return folder / next(shard["name"] for shard in read_info(folder)["shards"] if shard["records"])
+
+
+def read_all(folder):
+    with told_in_words(folder):
+        return list(dataset(folder, 1).as_numpy_iterator())
+
+
+def test_a_hundred_damaged_shards_are_refused_by_name(copied):
+    file = first_shard(copied)
+    content, found = file.read_bytes(), dataset(copied, 1)
+    damaged = [data for data in corrupted(content, 200) if len(data) == len(content)][:100]
+    for data in damaged:
+        file.write_bytes(data)
+        with pytest.raises(tf.errors.DataLossError):
+            list(found)
+    assert len(damaged) == 100
+    for data in (*damaged[:5], content[:-1], b""):
+        file.write_bytes(data)
+        assert file.name in (said := str(error_of(lambda: read_all(copied))))
+        assert "{{" not in said
+
+
+def test_a_hundred_damaged_records_of_the_data_are_refused_or_read_exactly(copied):
+    file, wanted = copied / INFO_NAME, read_info(copied)
+    for data in corrupted(file.read_bytes(), 100):
+        file.write_bytes(data)
+        if error := error_of(lambda: read_info(copied)):
+            assert str(copied) in str(error)
+        else:
+            assert read_info(copied) == wanted
+
+
+def test_data_of_earlier_versions_has_no_checksum(copied):
+    info = read_info(copied)
+    del info["sha256"]
+    (copied / INFO_NAME).write_text(to_text(info))
+    assert read_info(copied) == info
+
+
+OTHER = {
+    "settings of others": ({"settings": {"rows": 3}}, "settings must be those of DataSettings, got"),
+    "a word for a truth": ({"settings": {"whole_words": "no"}}, "must be true or false"),
+    "rows without end": ({"settings": {"max_length": 10**400}}, "must be below 2,147,483,648"),
+    "rows of gigabytes": ({"settings": {"max_length": 1 << 30}}, "too few for .* records of at least"),
+    "predictions of gigabytes": ({"settings": {"max_predictions": 1 << 30}}, "too few for .* records of at least"),
+    "masks of gigabytes": ({"settings": {"masking": "dynamic", "max_predictions": 1 << 30}}, "too few for"),
+    "no vocabulary": ({"vocabulary": None}, "vocabulary has a size and a digest, got None"),
+    "a vocabulary of a word": ({"vocabulary": {"size": "9", "digest": "x"}}, "vocabulary has a size and a digest"),
+    "no counts": ({"counts": 3}, "counts must be numbers by name, got 3"),
+    "a new key": ({"more": 1}, "its keys must be counts, format"),
+    "records without end": ({"shards": [{"name": "a", "records": 10**400, "bytes": 1}]}, "a shard is a file"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), OTHER.values(), ids=OTHER)
+def test_other_values_beside_the_shards_are_refused(copied, change, words):
+    info = read_info(copied)
+    info["settings"].update(change.get("settings", {}))
+    info |= {name: value for name, value in change.items() if name != "settings"}
+    del info["sha256"]
+    (copied / INFO_NAME).write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=words):
+        read_info(copied)
+    error_of(lambda: read_info(copied))
+
+
+def test_a_shard_listed_twice_and_changed_settings_are_refused(copied):
+    info = read_info(copied)
+    (copied / INFO_NAME).write_text(to_text({**info, "shards": [*info["shards"], info["shards"][0]]}))
+    with pytest.raises(ValueError, match="a shard is listed twice"):
+        read_info(copied)
+    (copied / INFO_NAME).write_text(to_text({**info, "settings": {**info["settings"], "seed": 7}}))
+    with pytest.raises(ValueError, match="its checksum is another one than when it was written"):
+        read_info(copied)
+
+
+def test_records_of_other_data_are_refused_by_name(copied):
+    """With checksums that are right."""
+    file, info = first_shard(copied), read_info(copied)
+    longer = {"input_word_ids": np.ones((3, 400), int)}
+    with file.open("wb") as stream:
+        write_records(stream, examples(longer))
+    shards = [
+        {**shard, "records": 3, "bytes": file.stat().st_size} if shard["name"] == file.name else shard
+        for shard in info["shards"]
+    ]
+
+    made = make_info(KINDS["pairs"], WordPieces.of(VOCABULARY), info["counts"], shards)
+    (copied / INFO_NAME).write_text(to_text(made))
+    said = str(error_of(lambda: read_all(copied)))
+    assert f"damaged shard ({file.name}: " in said
+    assert "{{" not in said
+
+
+def test_errors_of_the_model_stay_as_they_are(copied):
+    with pytest.raises(tf.errors.InvalidArgumentError), told_in_words(copied):
+        tf.debugging.assert_equal(1, 2)
+    with pytest.raises(tf.errors.DataLossError), told_in_words(copied):
+        raise tf.errors.DataLossError(None, None, "of other data")

@@ -47,7 +47,7 @@ def checked_config(path: Path) -> dict[str, Any]:
                 if name == CONFIG:
                     config = parsed_json(content)
                 elif name == WEIGHTS:
-                    _check_weights(content)
+                    check_weights(content)
     except Exception as error:  # many kinds: ours, of archives, of compression, of HDF5
         raise ValueError(shown_error(error)) from None
     if not isinstance(config, dict):
@@ -73,15 +73,21 @@ def _check_parts(archive: zipfile.ZipFile, room: int) -> None:
         raise ValueError(f"its config has more than {MOST_CONFIG:,} bytes")
 
 
-def _check_weights(content: bytes) -> None:
-    """Refuse weights that are elsewhere, or declare far more numbers than are there."""
+def check_weights(content: bytes) -> None:
+    """Refuse an HDF5 file of weights that are elsewhere, or that declares far more numbers than are there.
+
+    Raises:
+        OSError, ValueError: it is one, or no HDF5 file. The sentence does not name the file.
+    """
     import h5py
 
     room, total = room_of(len(content)), 0
 
     def look(name: str, found: Any) -> None:
         nonlocal total
-        if not isinstance(found, h5py.Dataset):
+        if isinstance(found, h5py.Group):
+            if any(not isinstance(found.get(child, getlink=True), h5py.HardLink) for child in found):
+                raise ValueError(f"its weights {shown(name)} lead to others by a link")
             return
         if found.external or found.is_virtual:
             raise ValueError(f"its weights {shown(name)} are in another file")
@@ -90,6 +96,7 @@ def _check_weights(content: bytes) -> None:
             raise ValueError(f"its weights declare {total:,} bytes, far more than it has")
 
     with h5py.File(io.BytesIO(content), "r") as file:
+        look("/", file)  # which is not among those that are visited
         file.visititems(look)
 
 

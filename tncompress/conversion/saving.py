@@ -20,6 +20,7 @@ from tncompress.conversion.curves import Front
 from tncompress.conversion.embeddings import put_embeddings
 from tncompress.conversion.opening import checked_config, import_own_modules, weights_within
 from tncompress.conversion.outcomes import Compression, Outcome
+from tncompress.conversion.presets import BACKBONE, checked_preset, open_preset, size_of
 from tncompress.conversion.surgery import first_line, put_networks, rebuilt
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense
@@ -108,7 +109,7 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep
     """Load a model that was saved with `model.save("name.keras")`. Safe mode stays on; nothing is unpickled.
 
     Args:
-        path: of the `.keras` file.
+        path: of the `.keras` file, or of a folder that KerasHub's `save_to_preset` wrote.
         custom_objects: classes of your own by name, unless they are registered with Keras.
         keep: load an elastic model smaller than it was saved: the fraction of the replaced layers' original parameters
             that stays. See `replace_dense(elastic=True)`.
@@ -120,18 +121,22 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.is_dir() or not zipfile.is_zipfile(path):
+    is_preset = (path / BACKBONE).is_file()
+    if not is_preset and not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is not a .keras file, or is damaged: save the model again with model.save('x.keras')."
         )
     try:
-        config = checked_config(path)
+        config = checked_preset(path) if is_preset else checked_config(path)
     except ValueError as error:
         raise ValueError(f"{path} cannot be loaded ({error}): it is damaged, or not to be trusted.") from None
     import_own_modules(config)
     try:
-        with weights_within(path.stat().st_size):
-            model = keras.saving.load_model(path, custom_objects=custom_objects)
+        with weights_within(size_of(path) if is_preset else path.stat().st_size):
+            if is_preset:
+                model = open_preset(path, config, custom_objects)
+            else:
+                model = keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
         raise ValueError(
             f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
