@@ -10,7 +10,7 @@ One thread; the last epoch counts; results are in points, with the difference to
 
 Folders: sst2 has train.tsv and dev.tsv (sentence, label; no heading), cola in_domain_train.tsv and in_domain_dev.tsv,
 stsb stsb-en-train.csv and stsb-en-dev.csv (sentence1,sentence2,score). The file of results is also what a run that was
-stopped goes on from; `--table` prints it.
+stopped goes on from; `--table` prints one or several.
 """
 
 import argparse
@@ -34,12 +34,14 @@ COUNTED = ("examples", "epochs", "learning_rate", "batch", "minutes", "dtype")  
 def main() -> None:
     """Measure what is not measured yet, a line each, then the table."""
     args = _arguments()
+    if args.table:
+        print_table([row for path in args.table for row in earlier(path, None)])
+        return
     measure.use_one_thread()
     os.environ.update({"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"})
     settings = {name: getattr(args, name) for name in COUNTED}
-    results = earlier(args.json, None if args.table else settings)
-    if not args.table:
-        measure_missing(args, settings, results)
+    results = earlier(args.json, settings)
+    measure_missing(args, settings, results)
     print_table(results)
 
 
@@ -194,7 +196,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", help="what recovery computes in, e.g. mixed_bfloat16")
     parser.add_argument("--cache", help="folder to keep students in")
     parser.add_argument("--json", help="file to write results to, and to go on from")
-    parser.add_argument("--table", action="store_true", help="only print the table of the file")
+    parser.add_argument("--table", nargs="+", metavar="FILE", help="only print the table of these files of results")
     args = parser.parse_args()
     if not args.table and (lacking := [name for name in args.tasks if not getattr(args, name)]):
         parser.error(f"--{lacking[0]} is needed")

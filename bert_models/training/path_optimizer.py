@@ -99,6 +99,16 @@ class PathOptimizer(keras.optimizers.Optimizer):
                 return [g * (self.global_clipnorm / tf.maximum(size, self.global_clipnorm)) for g in grads]
         return super()._clip_gradients(grads)
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # One replica has nothing to sum up. TensorFlow's sum has a custom gradient, by which it would keep the graph of
+        # every step that was ever compiled, with all the model's variables and the optimizer's.
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync == 1:
+            return grads_and_vars
+        return super()._all_reduce_sum_gradients(grads_and_vars)
+
     def _apply_weight_decay(self, variables):
         """Nothing: decay is part of the direction, as the equations have it."""
 

@@ -336,6 +336,22 @@ def test_bad_recipes_are_refused(change):
         replace(FAST, **change)
 
 
+@ON_TENSORFLOW
+def test_nothing_of_it_stays_in_memory(encoder):
+    """Custom gradients, ours and those that Keras's optimizers use, would keep every step that was ever compiled."""
+    import gc
+
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def steps():
+        gc.collect()
+        return sum(isinstance(found, FuncGraph) and found.name == "one_step_on_data" for found in gc.get_objects())
+
+    before = steps()
+    finetune(encoder, "sst2", data(32), tokenizer=TOKENIZER, recipe=replace(FAST, epochs=1), output="mean")
+    assert steps() == before
+
+
 def test_an_encoder_of_another_kind_is_refused():
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)

@@ -13,25 +13,32 @@ import pytest
 from cli import done, write_stack
 
 import tncompress
+from tncompress.exporting.formats import FORMATS
+from tncompress.exporting.job import Job, signature_of
 
 if keras.backend.backend() != "tensorflow" or sys.platform == "win32":
     pytest.skip("forks processes that export with TensorFlow", allow_module_level=True)
 
 KEPT = ("0.3", "0.6")  # the two outputs that take turns
 SOURCES = ("one.keras", "two.keras")
+OUT = {"compress": "out.keras", "savedmodel": "out", "onnx": "out.onnx", "litert": "out.tflite", "openvino": "out"}
+LONGEST = {"compress": 0.4, "export": 0.8}  # seconds until a kill, which reach into the next run
 # Imports once, and forks for every kill; no operation runs before that, so that TensorFlow has no threads yet.
 PROGRAM = """
-import os, random, shutil, signal, sys, time
+import importlib, os, random, shutil, signal, sys, time
 from pathlib import Path
 import tncompress.conversion.replace, tncompress.exporting.export, tncompress.reporting.report
 import tncompress.cli.timing
 from tncompress.cli import main
+from tncompress.exporting.formats import FORMATS
 
-kind, kills, longest, seed = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-calls = {
-    "compress": [["compress", "stack.keras", "out.keras", "--keep", keep] for keep in ("0.3", "0.6")],
-    "export": [["export", name, "out", "--to", "savedmodel"] for name in ("one.keras", "two.keras")],
-}[kind]
+kind, out, kills, longest, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+if kind == "compress":
+    calls = [["compress", "stack.keras", str(out), "--keep", keep] for keep in ("0.3", "0.6")]
+else:
+    calls = [["export", name, str(out), "--to", kind] for name in ("one.keras", "two.keras")]
+    for package in FORMATS[kind].packages:
+        importlib.import_module(package)
 
 def child():
     Path("started").touch()
@@ -43,23 +50,35 @@ def child():
                 assert not error.code, error.code
             Path("finished").touch()
 
+def writing():
+    return {file for file in Path().glob(".saving-*/new*") if file.parent not in cut}
+
+def wait(is_so, pid):
+    end = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < end, "nothing is written beside the old output"
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the command failed"
+        time.sleep(0.0005)
+
 random.seed(seed)
+cut = set()  # what kills have left of writing
 for number in range(kills):
     for mark in ("started", "finished"):
         Path(mark).unlink(missing_ok=True)
     pid = os.fork()
     if not pid:
         child()
-    while not Path("started").exists():
-        time.sleep(0.001)
-    if number % 2:  # half of them in the first run, which traces; half where one output follows the other
-        while not Path("finished").exists():
-            assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the command failed"
-            time.sleep(0.001)
-    time.sleep(random.uniform(0, longest))
+    wait(Path("started").exists, pid)
+    # A third of them in the first run, which traces; a third where one output follows the other; a third in the moments
+    # in which the new one is written and checked, beside the old one.
+    if number % 3:
+        wait(Path("finished").exists, pid)
+    if number % 3 == 2:
+        wait(writing, pid)
+    time.sleep(random.uniform(0, 0.05 if number % 3 == 2 else longest))
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    out = Path("out.keras" if kind == "compress" else "out")
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "the command failed"
+    cut.update(Path().glob(".saving-*"))
     copy = Path("left", f"{number:03}{out.suffix}")
     if out.is_dir():
         shutil.copytree(out, copy)
@@ -68,14 +87,17 @@ for number in range(kills):
 """
 
 
-def killed(folder: Path, kind: str, kills: int, longest: float) -> list[Path]:
+def killed(folder: Path, kind: str, kills: int) -> list[Path]:
     """What was there after every kill."""
     (folder / "left").mkdir()
     seed = random.Random(kind).randrange(1000)
-    arguments = [kind, str(kills), str(longest), str(seed)]
+    arguments = [kind, OUT[kind], str(kills), str(LONGEST["compress" if kind == "compress" else "export"]), str(seed)]
     result = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    return sorted((folder / "left").iterdir())
+    assert list(folder.glob(".saving-*"))  # some were killed while they wrote
+    left = sorted((folder / "left").iterdir())
+    assert len(left) == kills
+    return left
 
 
 @pytest.fixture
@@ -83,6 +105,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_stack(tmp_path / "stack.keras", (32, 64, 32))
     for seed, name in enumerate(SOURCES):
+        keras.utils.clear_session()  # so that the inputs of both have one name
         write_stack(tmp_path / name, (8, 8), seed=seed)
     return tmp_path
 
@@ -93,9 +116,7 @@ def check_compressed(folder, kills):
         done("compress", "stack.keras", f"{keep}.keras", "--keep", keep)
     known = {_weights(f"{keep}.keras") for keep in KEPT}
     shutil.copy("0.3.keras", "out.keras")
-    left = killed(folder, "compress", kills, longest=0.4)
-    assert len(left) == kills
-    assert {_weights(file) for file in left} <= known
+    assert {_weights(file) for file in killed(folder, "compress", kills)} <= known
     done("compress", "stack.keras", "out.keras", "--keep", "0.3", "--overwrite")
     assert _weights("out.keras") in known
 
@@ -105,21 +126,22 @@ def _weights(file) -> str:
     return hashlib.sha256(b"".join(arrays)).hexdigest()
 
 
-def check_exported(folder, kills):
-    """Every folder that was left computes what one of the two models does."""
-    import tensorflow as tf
+def check_exported(folder, to, kills):
+    """Every file or folder that was left computes what one of the two models does."""
+    models = [keras.saving.load_model(name) for name in SOURCES]
+    job, x = Job(models[0], signature_of(models[0])), np.linspace(-1, 1, 16).reshape(2, 8).astype("float32")
+    wanted, out = [model.predict(x, verbose=0) for model in models], OUT[to]
+    read = FORMATS[to].load().read
 
-    x = np.linspace(-1, 1, 16).reshape(2, 8).astype("float32")
-    wanted = [keras.saving.load_model(name).predict(x, verbose=0) for name in SOURCES]
-    done("export", SOURCES[0], "out", "--to", "savedmodel")
-    left = killed(folder, "export", kills, longest=0.8)
-    assert len(left) == kills
-    for place in left:
-        signature = tf.saved_model.load(str(place)).signatures["serving_default"]
-        (name,) = signature.structured_input_signature[1]
-        (found,) = signature(**{name: tf.constant(x)}).values()
-        assert min(float(np.max(np.abs(found.numpy() - one))) for one in wanted) < 1e-5
-    done("export", SOURCES[0], "out", "--to", "savedmodel", "--overwrite")
+    def distances(place):
+        (found,) = read(job, Path(place))(x).values()
+        return [float(np.max(np.abs(found - one))) for one in wanted]
+
+    done("export", SOURCES[0], out, "--to", to)
+    for place in killed(folder, to, kills):
+        assert min(distances(place)) < 1e-5
+    done("export", SOURCES[1], out, "--to", to, "--overwrite")
+    assert distances(out)[1] < 1e-5
 
 
 def test_compress_killed_a_few_times(folder):
@@ -132,5 +154,8 @@ def test_compress_killed_fifty_times(folder):
 
 
 @pytest.mark.slow
-def test_export_killed_fifty_times(folder):
-    check_exported(folder, kills=50)
+@pytest.mark.parametrize("to", [kind for kind in OUT if kind != "compress"])
+def test_export_killed_fifty_times(folder, to):
+    for package in FORMATS[to].packages:
+        pytest.importorskip(package)
+    check_exported(folder, to, kills=50)

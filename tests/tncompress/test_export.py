@@ -1,11 +1,10 @@
 """Files for other engines compute what the model computes, in every format and for every kind of layer."""
 
+import collections
 import dataclasses
 import json
 import os
-import subprocess
 import sys
-import time
 
 import keras
 import models
@@ -24,6 +23,7 @@ import tncompress
 from bert_models.inputs import INPUT_NAMES
 from tncompress.beside import beside
 from tncompress.conversion.saving import compression_of
+from tncompress.exporting import onnx_file, onnx_lean
 from tncompress.exporting.export import export
 from tncompress.exporting.formats import FORMATS
 from tncompress.exporting.job import Job, signature_of
@@ -295,36 +295,25 @@ def test_a_folder_that_is_replaced_is_never_away(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-KILLED = """
-import sys, keras
-from tncompress.exporting.export import export
-model = keras.models.load_model(sys.argv[1])
-print("ready", flush=True)
-while True:
-    export(model, sys.argv[2], sys.argv[3], overwrite=True)
-    print("made", flush=True)
-"""
+@pytest.mark.parametrize("large", [1000, onnx_lean.LARGE])  # kernels are hidden, or none
+def test_tf2onnx_makes_the_same_in_less_memory(of_all_kinds, monkeypatch, large):
+    needs("onnx")
+    monkeypatch.setattr(onnx_lean, "LARGE", large)
+    job = Job(of_all_kinds, signature_of(of_all_kinds))
+    plain = onnx_file.traced(job)
+    with onnx_lean.lean():
+        found = onnx_file.traced(job)
+    assert nodes(found) == nodes(plain)
+    assert weights(found) == weights(plain)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("to", ["savedmodel", "litert"])
-def test_kill_at_any_moment(to, tmp_path):
-    model = small_model()
-    model.save(tmp_path / "m.keras")
-    job = Job(model, signature_of(model))
-    target = tmp_path / PATHS.get(to, "model")
-    draw = np.random.default_rng(0)
-    export(model, target, to)
-    for _ in range(25):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "m.keras"), str(target), to]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "ready\n"
-            process.stdout.readline()  # from the second time on a file or folder is replaced
-            time.sleep(draw.uniform(0, 1))
-            process.kill()
-        arrays = job.arrays(np.ones((2, 4), "float32"))
-        found = FORMATS[to].load().read(job, target)(arrays)["output"]
-        np.testing.assert_allclose(found, job.call(arrays)["output"], atol=1e-6)
+def nodes(proto):
+    return collections.Counter(node.op_type for node in proto.graph.node)
+
+
+def weights(proto):
+    """Every constant's bytes, without names."""
+    return collections.Counter((*one.dims, one.raw_data) for one in proto.graph.initializer)
 
 
 @given(st.data())

@@ -12,6 +12,7 @@ import numpy as np
 
 from tncompress.exporting.job import Job
 from tncompress.exporting.onnx_int8 import write_int8
+from tncompress.exporting.onnx_lean import lean
 
 OPSET = 18  # the newest that tf2onnx writes
 MOST_BYTES = 2_000_000_000  # a file is one message of protobuf, which ends at 2 GiB
@@ -58,15 +59,8 @@ def converted(job: Job) -> Any:
     import onnx
 
     with _quiet():
-        import tf2onnx
-
         _patch()
-        proto, _ = tf2onnx.convert.from_function(
-            job.function(),
-            [job.inputs],
-            opset=OPSET,
-            custom_op_handlers={"Erfc": (_erfc, []), "Einsum": (_einsum, [])},
-        )
+        proto = _by_tf2onnx(job)
     unknown = sorted({node.op_type for node in proto.graph.node if not _is_known(node)})
     if unknown:  # tf2onnx leaves them in the graph
         raise RuntimeError(
@@ -75,6 +69,25 @@ def converted(job: Job) -> Any:
         )
     _name_axes(proto, job)
     onnx.checker.check_model(proto)
+    return proto
+
+
+def _by_tf2onnx(job: Job) -> Any:
+    with contextlib.suppress(Exception), lean():
+        return traced(job)
+    return traced(job)  # by itself it tries its optimizers on copies, and goes on without one that fails
+
+
+def traced(job: Job) -> Any:
+    """What tf2onnx makes of the model."""
+    import tf2onnx
+
+    proto, _ = tf2onnx.convert.from_function(
+        job.function(),
+        [job.inputs],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, []), "Einsum": (_einsum, [])},
+    )
     return proto
 
 

@@ -76,7 +76,15 @@ def holding_arguments(function: Callable, compiled: bool = False) -> Callable:
 
         return forward(*arguments), gradient
 
-    return lambda *arguments: recomputing(*map(tf.convert_to_tensor, arguments))
+    # What a custom gradient refers to TensorFlow keeps for ever: in a graph it gets a small one of its own, so that this
+    # is not the model's, with all its variables.
+    traced = tf.function(recomputing, autograph=False)
+
+    def held(*arguments: Any) -> Any:
+        call = recomputing if tf.executing_eagerly() else traced
+        return call(*map(tf.convert_to_tensor, arguments))
+
+    return held
 
 
 def contract_activated(plan: Plan, activation: Callable, x: Any, cores: Sequence[Any]) -> Any:
