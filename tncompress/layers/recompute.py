@@ -76,8 +76,8 @@ def holding_arguments(function: Callable, compiled: bool = False) -> Callable:
 
         return forward(*arguments), gradient
 
-    # What a custom gradient refers to TensorFlow keeps for ever: in a graph it gets a small one of its own, so that this
-    # is not the model's, with all its variables.
+    # TensorFlow keeps what a custom gradient refers to for ever. In a graph it gets a small one of its own, so that this is
+    # not the model's, with all its variables.
     traced = tf.function(recomputing, autograph=False)
 
     def held(*arguments: Any) -> Any:
