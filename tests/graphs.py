@@ -3,13 +3,6 @@
 from typing import Any
 
 
-def inlined(function: Any, *signature: Any) -> Any:
-    """The graph of a function of TensorFlow, with those in the place of their calls that are not compiled by XLA."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    return convert_variables_to_constants_v2(function.get_concrete_function(*signature)).graph
-
-
 def forward_and_backward(graph: Any) -> tuple[set, set]:
     """The operations behind the graph's first output, and the others that its outputs need."""
     forward = ancestors([graph.outputs[0].op])

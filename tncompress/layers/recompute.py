@@ -1,5 +1,7 @@
 """What training need not hold: activations, and the wide tensors that they make, are computed again on the way back."""
 
+import contextlib
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,15 +78,29 @@ def holding_arguments(function: Callable, compiled: bool = False) -> Callable:
 
         return forward(*arguments), gradient
 
-    # TensorFlow keeps what a custom gradient refers to for ever. In a graph it gets a small one of its own, so that this is
-    # not the model's, with all its variables.
-    traced = tf.function(recomputing, autograph=False)
-
     def held(*arguments: Any) -> Any:
-        call = recomputing if tf.executing_eagerly() else traced
-        return call(*map(tf.convert_to_tensor, arguments))
+        y = recomputing(*map(tf.convert_to_tensor, arguments))
+        if not tf.executing_eagerly():
+            _let_go_with_its_graph(y.op)
+        return y
 
     return held
+
+
+def _let_go_with_its_graph(operation: Any) -> None:
+    """Give a graph the custom gradient of its operation, of which TensorFlow keeps nothing then but the name.
+
+    By itself it keeps the gradients of all graphs in a table, for ever: hence tensors, hence graphs, and with those of
+    training steps all variables of models and optimizers.
+    """
+    with contextlib.suppress(ImportError, AttributeError, KeyError):  # the table is TensorFlow's own affair
+        from tensorflow.python.framework.ops import gradient_registry
+
+        entry = gradient_registry._registry[operation.get_attr("_gradient_op_type").decode()]
+        gradient = entry["type"]
+        kept = weakref.ref(gradient)
+        entry["type"] = lambda *given: kept()(*given)
+        operation.graph.gradients_of_tncompress = [*getattr(operation.graph, "gradients_of_tncompress", ()), gradient]
 
 
 def contract_activated(plan: Plan, activation: Callable, x: Any, cores: Sequence[Any]) -> Any:
