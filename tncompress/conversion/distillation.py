@@ -16,6 +16,7 @@ from keras import ops
 
 from tncompress.conversion.surgery import first_line
 from tncompress.conversion.walking import locate, walk
+from tncompress.conversion.watching import changed_calls
 
 Objective = Callable[[Any, Any], Any]
 Batch = tuple[Any, np.ndarray | None]  # what the model takes, and which positions count: [batch, length]
@@ -174,13 +175,8 @@ def _watched_outputs(layers: Mapping[str, keras.layers.Layer], see: Callable[[st
 
         return watched_call
 
-    for path, layer in layers.items():
-        layer.call = watching(path, layer.call)
-    try:
+    with changed_calls(layers, watching):
         yield
-    finally:
-        for layer in layers.values():
-            del layer.call
 
 
 # -- tensors ---------------------------------------------------------------------------------------

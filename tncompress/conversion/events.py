@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import run_batch
-from tncompress.conversion.watching import Enough, input_axes, preactivated
+from tncompress.conversion.watching import Enough, changed_calls, input_axes, preactivated
 
 Layers = Mapping[str, keras.layers.Layer]
 
@@ -179,10 +179,5 @@ def _answered(
 
         return answered_call
 
-    for path, layer in layers.items():
-        layer.call = answering(path, layer.call)
-    try:
+    with changed_calls(layers, answering):
         yield
-    finally:
-        for layer in layers.values():
-            del layer.call

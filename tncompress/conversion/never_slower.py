@@ -64,7 +64,8 @@ def settled(
         lost = slower(times, [*together, *alone])
         sites = [replace(site, reason=lost.get(site.path, site.reason)) for site in sites]
         stay = chosen - lost.keys()
-        if lost and not (stay if again else any(plan.choices[path] for path in stay)):
+        networks = stay if again else {path for path in stay if plan.choices[path]}  # another plan may make any of them
+        if lost and not networks:
             raise ValueError(
                 f"No layer would be faster as a network here at {' and '.join(map(str, tokens))} tokens (the last: "
                 f"{next(iter(lost.values()))}); keep less, or leave device='this' away if size is what counts."

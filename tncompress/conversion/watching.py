@@ -10,6 +10,8 @@ from keras import ops
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.layers.dense import TNDense
 
+_OF_CLASS = object()  # what a layer does not have itself
+
 
 class Enough(BaseException):
     """Ends a pass when all has been seen. No `Exception`, which Keras and the model's own code would catch."""
@@ -20,6 +22,25 @@ def input_axes(layer: keras.layers.Layer) -> int:
     if isinstance(layer, keras.layers.EinsumDense):
         return len(dense_map(layer).in_shape)
     return len(layer.in_shape) if isinstance(layer, TNDense) else 1
+
+
+@contextlib.contextmanager
+def changed_calls(
+    layers: Mapping[str, keras.layers.Layer], change: Callable[[str, Callable], Callable]
+) -> Iterator[None]:
+    """Within the context, the `call` of every layer is `change(path, call)`; of a shared layer by its last path."""
+    once = {id(layer): (path, layer) for path, layer in layers.items()}
+    before = {key: vars(layer).get("call") for key, (_, layer) in once.items()}
+    for path, layer in once.values():
+        layer.call = change(path, layer.call)
+    try:
+        yield
+    finally:
+        for key, (_, layer) in once.items():
+            if before[key] is None:  # its class's own
+                del layer.call
+            else:  # another change
+                layer.call = before[key]
 
 
 @contextlib.contextmanager
@@ -38,15 +59,8 @@ def watched(layers: Mapping[str, keras.layers.Layer], see: Callable[[str, Any], 
 
         return watched_call
 
-    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
-    calls = {key: vars(layer).get("call") for key, (_, layer) in once.items()}
-    for path, layer in once.values():
-        layer.call = watching(path, layer.call, input_axes(layer))
-    try:
+    with changed_calls(layers, lambda path, call: watching(path, call, input_axes(layers[path]))):
         yield
-    finally:
-        for key, (_, layer) in once.items():
-            _put_back(layer, calls[key])
 
 
 @contextlib.contextmanager
@@ -70,32 +84,20 @@ def preactivated(layers: Mapping[str, keras.layers.Layer], change: Callable[[str
 
         return changed_call
 
-    once = {id(layer): (path, layer) for path, layer in layers.items()}  # a shared layer once
-    own = {key: vars(layer).get("activation", once) for key, (_, layer) in once.items()}
-    calls = {key: vars(layer).get("call") for key, (_, layer) in once.items()}
-    for path, layer in once.values():
-        if hasattr(layer, "activation"):
-            vars(layer)["activation"] = changing(path, layer.activation)
-        else:
-            layer.call = changing_rows(path, layer.call)
+    tables = {path: layer for path, layer in layers.items() if not hasattr(layer, "activation")}
+    dense = {id(layer): (path, layer) for path, layer in layers.items() if path not in tables}  # a shared layer once
+    own = {key: vars(layer).get("activation", _OF_CLASS) for key, (_, layer) in dense.items()}
+    for path, layer in dense.values():
+        vars(layer)["activation"] = changing(path, layer.activation)
     try:
-        yield
+        with changed_calls(tables, changing_rows):
+            yield
     finally:
-        for key, (_, layer) in once.items():
-            if not hasattr(layer, "activation"):
-                _put_back(layer, calls[key])
-            elif own[key] is once:  # PyTorch keeps an activation that is a layer elsewhere
+        for key, (_, layer) in dense.items():
+            if own[key] is _OF_CLASS:  # PyTorch keeps an activation that is a layer elsewhere
                 del vars(layer)["activation"]
             else:
                 vars(layer)["activation"] = own[key]
-
-
-def _put_back(layer: keras.layers.Layer, call: Callable | None) -> None:
-    """Let a layer's call be what it was, which may be another change; None: its class's own."""
-    if call is None:
-        del layer.call
-    else:
-        layer.call = call
 
 
 def _is_reverse(args: tuple, kwargs: Mapping[str, Any]) -> bool:
