@@ -49,12 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in progress_bar(rows, "compiling"):
             row["hlo"] = layer_in_hlo(PRESETS[row["preset"]].config, row["seq_length"])
     wrong = [sentence for row in rows for sentence in disagreements(row)]
-    if options.json != "-":
-        print_tables(rows)
-    deliver(options.json, "flop_count", rows)
-    for sentence in wrong:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return deliver(options.json, "flop_count", rows, wrong, print_tables)
 
 
 def counted(item: Preset, seq_length: int) -> dict[str, Any]:

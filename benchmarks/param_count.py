@@ -58,12 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, item in zip(rows, progress_bar(options.presets, "building"), strict=True):
             row["built"] = built_counts(item.config)
     wrong = [sentence for row in rows for sentence in disagreements(row)]
-    if options.json != "-":
-        print_tables(rows)
-    deliver(options.json, "param_count", rows)
-    for sentence in wrong:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return deliver(options.json, "param_count", rows, wrong, print_tables)
 
 
 def counted(item: Preset) -> dict[str, Any]:

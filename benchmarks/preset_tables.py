@@ -3,9 +3,9 @@
 import argparse
 import fnmatch
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from measure import environment, write_json
 
@@ -65,12 +65,21 @@ def _check_file(file: str | None) -> None:
         raise ValueError(f"--json {file}: no file can be written there, its folder is missing or it is a folder.")
 
 
-def deliver(file: str | None, name: str, results: Any) -> None:
-    """Write or print the results with machine and versions, as JSON."""
+def deliver(file: str | None, name: str, rows: list[dict], wrong: Sequence[str], print_tables: Callable) -> int:
+    """Print the rows as tables, or print or write them with machine and versions as JSON; then what is wrong with them.
+
+    Returns:
+        The exit code.
+    """
     if file == "-":
-        print(json.dumps({"benchmark": name, "environment": environment(), "results": results}, indent=2))
-    elif file:
-        write_json(file, name, results)
+        print(json.dumps({"benchmark": name, "environment": environment(), "results": rows}, indent=2))
+    else:
+        print_tables(rows)
+        if file:
+            write_json(file, name, rows)
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def console():

@@ -18,6 +18,7 @@ _GIVEN = (
 _WORK = (OSError, RuntimeError, MemoryError, FloatingPointError)
 _PACKAGES = ("tncompress", "bert_models")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)  # of an OSError without a class of its own
 
 
 def exit_code(error: BaseException) -> int:
@@ -26,7 +27,7 @@ def exit_code(error: BaseException) -> int:
     >>> exit_code(ValueError()), exit_code(FileNotFoundError()), exit_code(OSError(28, "full")), exit_code(KeyError())
     (2, 2, 1, 3)
     """
-    if isinstance(error, _GIVEN):
+    if isinstance(error, _GIVEN) or (isinstance(error, OSError) and error.errno in _NO_PATH):
         return WRONG
     return FAILED if isinstance(error, _WORK) or type(error).__module__ != "builtins" else BUG
 

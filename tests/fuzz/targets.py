@@ -2,7 +2,8 @@
 
 from fuzz.target import Target
 from fuzz.texts import TEXTS
+from fuzz.training import TRAINING
 from fuzz.values import VALUES
 from fuzz.weights import WEIGHTS
 
-TARGETS: dict[str, Target] = {**VALUES, **TEXTS, **WEIGHTS}
+TARGETS: dict[str, Target] = {**VALUES, **TEXTS, **TRAINING, **WEIGHTS}

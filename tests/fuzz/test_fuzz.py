@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fuzz import target
 from fuzz.found import FOUND
 from fuzz.targets import TARGETS
 
@@ -23,14 +24,27 @@ def spoilt(data: bytes, size: int) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TARGETS)
 def test_inputs_are_read_or_refused_in_a_sentence(name):
-    target = TARGETS[name]
-    seeds = [*target.seeds(), *FOUND.get(name, ())]
+    fuzzed = TARGETS[name]
+    seeds = [*fuzzed.seeds(), *FOUND.get(name, ())]
     for seed in seeds:
-        target.run(seed)
-    for number in range(CHANGES // 4 if name == "keras" else CHANGES):
+        fuzzed.run(seed)
+    for number in range(CHANGES // 4 if name in ("keras", "preset") else CHANGES):
         seed = seeds[number % len(seeds)]
-        change = target.mutator
-        target.run(change(seed, 1 << 16, number, spoilt) if change else spoilt(seed, 1 << 16))
+        change = fuzzed.mutator
+        fuzzed.run(change(seed, 1 << 16, number, spoilt) if change else spoilt(seed, 1 << 16))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_seed_is_read_by_one_reader_or_more(name, monkeypatch):
+    entered, refused = [], []
+    within = target.within
+    monkeypatch.setattr(target, "within", lambda **limits: (entered.append(limits), within(**limits))[1])
+    monkeypatch.setattr(target, "check_sentence", refused.append)
+    for seed in TARGETS[name].seeds():
+        entered.clear(), refused.clear()
+        TARGETS[name].run(seed)
+        assert len(refused) < max(1, len(entered)), refused
 
 
 @pytest.mark.slow

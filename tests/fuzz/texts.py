@@ -1,4 +1,4 @@
-"""Targets: vocabularies, tokenizers, configs, data for fine-tuning and pretraining."""
+"""Targets: vocabularies, tokenizers, configs, data for fine-tuning."""
 
 import json
 
@@ -72,16 +72,6 @@ def run_squad(data: bytes) -> None:
         read_questions(written("dev.json", data))
 
 
-def run_info(data: bytes) -> None:
-    """What lies beside pretraining data."""
-    from bert_models.pretraining.info import read_info
-
-    file = written("data/pretraining_data.json", data)
-    written("data/examples-00000-of-00001.tfrecord", b"12345")
-    with only_own_errors():
-        read_info(file.parent)
-
-
 def tokenizer_seeds() -> list[bytes]:
     from bert_models.text.vocabulary import to_backend
 
@@ -116,13 +106,6 @@ SQUAD_SEED = {
         }
     ],
 }
-INFO_SEED = {
-    "format": 1,
-    "settings": {},
-    "vocabulary": {"size": 9, "digest": "x"},
-    "counts": {"documents": 2},
-    "shards": [{"name": "examples-00000-of-00001.tfrecord", "records": 1, "bytes": 5}],
-}
 
 
 TEXTS = {
@@ -132,5 +115,4 @@ TEXTS = {
     "config": Target(run_config, config_seeds, mutators.json_text),
     "glue": Target(run_glue, lambda: GLUE_SEEDS),
     "squad": Target(run_squad, lambda: [json.dumps(SQUAD_SEED).encode()], mutators.json_text),
-    "info": Target(run_info, lambda: [json.dumps(INFO_SEED).encode()], mutators.json_text),
 }

@@ -72,8 +72,9 @@ def choice_seeds() -> list[bytes]:
 
 
 def recipe_seeds() -> list[bytes]:
-    choice = json.loads(choice_seeds()[0])
-    return [json.dumps({"first": choice}).encode(), json.dumps({"first": choice, "again": choice}).encode()]
+    first = json.loads(choice_seeds()[0])
+    again = {**first, "spec": {"equation": EQUATIONS[0], "sizes": {"i": 32, "r": 3, "o": 8}}}
+    return [json.dumps({"first": first}).encode(), json.dumps({"first": first, "again": again}).encode()]
 
 
 def outcome_seeds() -> list[bytes]:

@@ -1,5 +1,8 @@
 """Targets: files with weights."""
 
+import io
+import json
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,14 +37,34 @@ def run_tensorflow(data: bytes) -> None:
 
 def run_keras(data: bytes) -> None:
     """A `.keras` file, compressed and elastic."""
-    import keras
-
     from tncompress.conversion.saving import load
 
     file = written("x.keras", data)
     for keep in (None, 0.5):
         with only_own_errors():
             load(file, keep=keep)
+    _forget_now_and_then()
+
+
+def run_preset(data: bytes) -> None:
+    """A folder as KerasHub's `save_to_preset` writes it, here as a zip."""
+    from tncompress.conversion.saving import load
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = {name: archive.read(name) for name in ("config.json", "model.weights.h5")}
+    except Exception:  # it is only how both files are one input
+        return
+    for name, content in parts.items():
+        written(f"preset/{name}", content)
+    with only_own_errors():
+        load(FOLDER / "preset")
+    _forget_now_and_then()
+
+
+def _forget_now_and_then() -> None:
+    import keras
+
     STATE.runs += 1
     if STATE.runs % 100 == 0:
         keras.backend.clear_session()
@@ -94,8 +117,24 @@ def keras_seeds() -> list[bytes]:
     return found
 
 
+def preset_seeds() -> list[bytes]:
+    import keras
+
+    found = []
+    for seed in keras_seeds()[:1]:
+        model = keras.saving.load_model(written("seed.keras", seed))
+        model.save_weights(FOLDER / "seed.weights.h5")
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("config.json", json.dumps(keras.saving.serialize_keras_object(model)))
+            archive.write(FOLDER / "seed.weights.h5", "model.weights.h5")
+        found.append(made.getvalue())
+    return found
+
+
 WEIGHTS = {
     "safetensors": Target(run_safetensors, safetensors_seeds, mutators.tensors),
     "tensorflow": Target(run_tensorflow, tensorflow_seeds),
     "keras": Target(run_keras, keras_seeds, mutators.archive),
+    "preset": Target(run_preset, preset_seeds, mutators.archive),
 }

@@ -1,5 +1,6 @@
 """The commands: what they tell is what the library computes; limits and mistakes end as they should."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -320,6 +321,7 @@ def test_a_bug_is_told_apart(here, monkeypatch):
         (MemoryError(), 1, "MemoryError"),
         (ValueError("a"), 2, "a (ValueError; TNCOMPRESS_TRACEBACK=1 shows where)"),
         (PermissionError(13, "no", "a"), 2, "[Errno 13] no: 'a'"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 2, "File name too long: 'a'"),
         (KeyError("a"), 3, "This is a bug: TNCOMPRESS_TRACEBACK=1 shows where."),
     ],
 )
