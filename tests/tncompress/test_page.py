@@ -106,7 +106,7 @@ def check_shown(shown, value):
 
 
 def row(layer, **changes):
-    plain = Row(layer, None, None, None, 1200, 1200, 2400, 2400, None, None, None, None, None, "", "in exclude")
+    plain = Row(layer, None, None, None, 1200, 1200, 2400, 2400, False, None, None, None, None, None, "", "in exclude")
     return replace(plain, **changes)
 
 
@@ -165,6 +165,17 @@ def test_every_network_is_drawn_once_with_its_order():
     (order, _) = json.loads(result.to_json())["networks"]
     assert [step["flops"] for step in order["steps"]] == [2 * 30 * 4, 2 * 4 * 40]
     assert order["layers"] == ["a/0", "a/1"]
+
+
+@pytest.mark.parametrize(
+    "rank", [4, 28]
+)  # a product of its cores would be cheaper than the larger one, but is not made
+def test_steps_with_pivots_are_those_that_are_computed(rank):
+    stored = [30 * rank, rank * (40 - rank)]
+    result = result_of(network("a", rank, params_after=sum(stored) + 40, flops_after=2 * sum(stored), pivots=True))
+    (order,) = json.loads(result.to_json())["networks"]
+    assert (order["pivots"], [step["flops"] for step in order["steps"]]) == (True, [2 * size for size in stored])
+    assert "without the identity block" in page(result.to_json())
 
 
 def test_all_fields_together():

@@ -119,11 +119,13 @@ def _itemsize(weight: Any) -> int:
 
 
 def _flops(layer: Any, site: Any, choice: Any) -> int | None:
-    from tncompress.fitting.budget import VECTORS, flops_of
-    from tncompress.network.cost import cost
+    from tncompress.fitting.budget import flops_of
+    from tncompress.fitting.choice import Choice
+    from tncompress.layers.pivoted import TNPivoted
 
     if choice is None and hasattr(layer, "spec"):  # a network that was built, not put in
-        return cost(layer.spec, VECTORS).flops // VECTORS
+        own = Choice(None, layer.spec, isinstance(layer, TNPivoted))
+        return int(flops_of(own, own.dims, is_table=False))
     return None if site is None else int(flops_of(choice, (site.in_dim, site.out_dim), site.is_table))
 
 

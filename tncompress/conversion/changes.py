@@ -19,6 +19,7 @@ class Change:
         sizes: of the network's modes; of bands, tokens x rank.
         params_before, params_after: of the kernel.
         flops_before, flops_after: of one vector; a multiply-add counts as 2.
+        pivots: the network is stored without its identity block, see `TNPivoted`.
     """
 
     layer: str
@@ -29,11 +30,12 @@ class Change:
     params_after: int
     flops_before: int
     flops_after: int
+    pivots: bool
 
 
 def change_of(
     layer: str, dims: tuple[int, int], params: int, choice: Choice | Bands | None, is_table: bool
-) -> dict[str, str | int | None]:
+) -> dict[str, str | int | bool | None]:
     """The fields of a `Change`.
 
     >>> change_of("head", (4, 3), 12, None, is_table=False)["flops_after"]
@@ -48,6 +50,7 @@ def change_of(
         "params_after": choice.num_params if choice else params,
         "flops_before": int(flops_of(None, dims, is_table)),
         "flops_after": int(flops_of(choice, dims, is_table)),
+        "pivots": isinstance(choice, Choice) and choice.pivots,
     }
 
 

@@ -11,7 +11,7 @@ from tncompress.hardware.device import Device
 from tncompress.hardware.machine import this_machine
 from tncompress.hardware.roofline import fastest, plan_seconds
 from tncompress.network.cost import dense_spec
-from tncompress.network.plan import plan
+from tncompress.network.plan import core_by_core, plan
 
 VECTORS = 1024  # tokens at once for which FLOPs and times are taken
 DTYPE = "float32"
@@ -178,4 +178,4 @@ def choice_seconds(choice: Choice, device: Device, vectors: int, dtype: str = DT
     # The second core has `rank` columns fewer; then the outputs are joined and put in order: read and written twice.
     fewer = low_rank.spec(in_dim, max(1, out_dim - rank), rank)
     moved = device.moving_seconds(4 * vectors * out_dim, dtype) + 2 * device.overhead
-    return fastest(fewer, vectors, device, dtype).seconds + moved
+    return plan_seconds(core_by_core(fewer, vectors), device, dtype) + moved

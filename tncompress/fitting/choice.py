@@ -35,7 +35,9 @@ class Choice:
 
     def flops(self, vectors: int) -> int:
         """Operations for so many vectors; a multiply-add counts as 2."""
-        return cost(self.spec, vectors).flops - (2 * vectors * self._rank**2 if self.pivots else 0)
+        if self.pivots:  # core by core, and the order is a gather
+            return 2 * vectors * (self.spec.num_params - self._rank**2)
+        return cost(self.spec, vectors).flops
 
     @property
     def _rank(self) -> int:

@@ -1,11 +1,12 @@
 """Layers of a report put together: those of one kind, and those that hold the same network."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tncompress.conversion.changes import Change
-from tncompress.network.plan import plan
+from tncompress.network.plan import Plan, core_by_core, plan
 from tncompress.network.spec import Spec
 from tncompress.network.steps import BATCH, flops_of
 
@@ -58,7 +59,7 @@ def networks_of(rows: Iterable[Change]) -> list[dict[str, Any]]:
     found: dict[tuple, list[Change]] = {}
     for row in rows:
         if row.form:
-            key = (row.form, row.equation, row.sizes, row.params_after, row.flops_after)
+            key = (row.form, row.equation, row.sizes, row.params_after, row.flops_after, row.pivots)
             found.setdefault(key, []).append(row)
     return [
         {
@@ -68,9 +69,10 @@ def networks_of(rows: Iterable[Change]) -> list[dict[str, Any]]:
             "params": params,
             "flops": flops,
             "layers": [row.layer for row in some],
-            "steps": steps_of(spec_of(equation, sizes)) if equation else [],
+            "pivots": pivots,
+            "steps": steps_of(spec_of(equation, sizes), pivots) if equation else [],
         }
-        for (form, equation, sizes, params, flops), some in found.items()
+        for (form, equation, sizes, params, flops, pivots), some in found.items()
     ]
 
 
@@ -84,19 +86,31 @@ def spec_of(equation: str, sizes: str) -> Spec:
     return Spec.parse(equation, {mode: int(size) for mode, size in pairs})
 
 
-def steps_of(spec: Spec) -> list[dict[str, Any]]:
-    """The contraction order with the fewest operations, in words; operations are of one vector.
+def order_of(spec: Spec, pivots: bool) -> Plan:
+    """The order in which a layer contracts its network: that with the fewest operations for many vectors at once.
+
+    Args:
+        pivots: it is a `TNPivoted`, whose cores cannot be multiplied with each other.
+    """
+    return core_by_core(spec, VECTORS) if pivots else plan(spec, VECTORS)
+
+
+def steps_of(spec: Spec, pivots: bool = False) -> list[dict[str, Any]]:
+    """The contraction order of a layer in words; operations are of one vector.
 
     >>> steps_of(Spec.parse("i, i r, r o -> o", i=8, r=2, o=8))[0]
     {'left': 'x', 'right': 'core 1', 'summed': ['i'], 'result': 'batch r', 'flops': 32}
     """
+    order = order_of(spec, pivots)
     size = {**spec.size, BATCH: VECTORS}
     names = ["x", *(f"core {k + 1}" for k in range(len(spec.cores)))]
     found = []
-    for number, step in enumerate(plan(spec, VECTORS).steps, start=1):
+    for number, step in enumerate(order.steps, start=1):
         left, right = names[step.left], names[step.right]
         names = [name for k, name in enumerate(names) if k not in (step.left, step.right)] + [f"result {number}"]
         flops = flops_of(step, size) / VECTORS
+        if pivots and number == len(order.steps):  # an output of each pivot is there already
+            flops -= 2 * math.prod(size[mode] for mode in step.summed) ** 2
         found.append(
             {
                 "left": left,

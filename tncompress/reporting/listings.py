@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from tncompress.network.plan import plan
 from tncompress.reporting.drawing import MOST_DRAWN, svg
-from tncompress.reporting.grouping import VECTORS, spec_of
+from tncompress.reporting.grouping import order_of, spec_of
 from tncompress.reporting.markup import folded, known, paragraph, section, shown, table
 
 Data = Mapping[str, Any]
@@ -40,13 +39,13 @@ def _network(data: Data, number: int) -> str:
         spec = spec_of(network["equation"], network["sizes"])
         parts.append(f"<code>{shown(data, f'{here}/equation', 'text')}</code>")
         if len(spec.cores) <= MOST_DRAWN:
-            drawing = svg(spec, plan(spec, VECTORS))
+            drawing = svg(spec, order_of(spec, network["pivots"]))
             parts.append(f'<div class="scroll" role="region" tabindex="0" aria-label="drawing">{drawing}</div>')
         else:
             parts.append(paragraph("Too many cores for a drawing."))
         parts.append(_order(data, number))
-        if network["params"] < spec.num_params:
-            note = "Stored without the identity block that one core can have: less work than the steps say."
+        if network["pivots"]:
+            note = "One core is stored without the identity block that it can have, and is not multiplied by it."
             parts.append(paragraph(note))
     else:
         parts.append(
