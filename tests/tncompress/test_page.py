@@ -167,14 +167,13 @@ def test_every_network_is_drawn_once_with_its_order():
     assert order["layers"] == ["a/0", "a/1"]
 
 
-@pytest.mark.parametrize(
-    "rank", [4, 28]
-)  # a product of its cores would be cheaper than the larger one, but is not made
-def test_steps_with_pivots_are_those_that_are_computed(rank):
-    stored = [30 * rank, rank * (40 - rank)]
-    result = result_of(network("a", rank, params_after=sum(stored) + 40, flops_after=2 * sum(stored), pivots=True))
+@pytest.mark.parametrize(("dim", "rank", "skipped"), [(40, 4, 0), (40, 39, 0), (1000, 600, 600)])
+def test_steps_with_pivots_are_those_that_are_computed(dim, rank, skipped):
+    """The cores are not multiplied with each other, though it were cheaper for a rank of 39."""
+    steps = [2 * dim * rank, 2 * rank * (dim - skipped)]
+    result = result_of(network("a", rank, sizes=f"i={dim}, o={dim}, r={rank}", flops_after=sum(steps), pivots=True))
     (order,) = json.loads(result.to_json())["networks"]
-    assert (order["pivots"], [step["flops"] for step in order["steps"]]) == (True, [2 * size for size in stored])
+    assert (order["pivots"], [step["flops"] for step in order["steps"]]) == (True, steps)
     assert "without the identity block" in page(result.to_json())
 
 

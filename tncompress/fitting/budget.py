@@ -175,7 +175,9 @@ def choice_seconds(choice: Choice, device: Device, vectors: int, dtype: str = DT
     if not choice.pivots:
         return fastest(choice.spec, vectors, device, dtype).seconds
     (in_dim, rank), (_, out_dim) = choice.spec.core_shapes
-    # The second core has `rank` columns fewer; then the outputs are joined and put in order: read and written twice.
-    fewer = low_rank.spec(in_dim, max(1, out_dim - rank), rank)
-    moved = device.moving_seconds(4 * vectors * out_dim, dtype) + 2 * device.overhead
-    return plan_seconds(core_by_core(fewer, vectors), device, dtype) + moved
+    if low_rank.skips_identity(choice.spec, vectors):
+        # The second core has `rank` columns fewer; then the outputs are joined and put in order, or else the weights.
+        planned, moved = core_by_core(low_rank.spec(in_dim, max(1, out_dim - rank), rank), vectors), vectors * out_dim
+    else:
+        planned, moved = core_by_core(choice.spec, vectors), rank * out_dim
+    return plan_seconds(planned, device, dtype) + device.moving_seconds(4 * moved, dtype) + 2 * device.overhead

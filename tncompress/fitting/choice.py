@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tncompress.fitting.embedding import Band, checked_bands, num_params
-from tncompress.forms.low_rank import is_low_rank
+from tncompress.forms.low_rank import is_low_rank, skips_identity
 from tncompress.limits import shown
 from tncompress.network.cost import cost
 from tncompress.network.spec import Spec
@@ -35,8 +35,9 @@ class Choice:
 
     def flops(self, vectors: int) -> int:
         """Operations for so many vectors; a multiply-add counts as 2."""
-        if self.pivots:  # core by core, and the order is a gather
-            return 2 * vectors * (self.spec.num_params - self._rank**2)
+        if self.pivots:  # core by core
+            skipped = self._rank**2 if skips_identity(self.spec, vectors) else 0
+            return 2 * vectors * (self.spec.num_params - skipped)
         return cost(self.spec, vectors).flops
 
     @property

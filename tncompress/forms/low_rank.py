@@ -8,6 +8,8 @@ from tncompress.forms.form import Form, largest_rank
 from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors, psd_root
 from tncompress.network.spec import Spec
 
+MANY = 1024  # vectors at once, where their number is not known
+
 
 def spec(in_dim: int, out_dim: int, rank: int) -> Spec:
     """x U V with U `[in_dim, rank]` and V `[rank, out_dim]`.
@@ -102,6 +104,27 @@ def is_low_rank(spec: Spec) -> bool:
         return False
     (first, bond), (second, last) = (core if len(core) == 2 else ("", "") for core in spec.cores)
     return bool(bond) and bond == second and (first, last) == (spec.inputs[0], spec.outputs[0])
+
+
+# Moving a number to its place among the outputs, or in a core, takes as long as so many multiply-adds: on a CPU, with
+# TensorFlow, by benchmarks/pivots.py. One of the outputs moves alone, those of a core in rows.
+OUTPUT_MOVED, WEIGHT_MOVED = 250, 70
+
+
+def skips_identity(spec: Spec, vectors: int | None) -> bool:
+    """Whether a layer with pivots does best not to multiply by its identity block, for so many vectors at once.
+
+    If it does not multiply, its outputs have to be put in order; if it does, the columns of the small core.
+
+    Args:
+        spec: of low rank.
+        vectors: None: many.
+
+    >>> skips_identity(spec(768, 3072, 128), None), skips_identity(spec(768, 3072, 128), 8)
+    (False, True)
+    """
+    count, (_, rank), out_dim = vectors or MANY, spec.core_shapes[0], spec.out_dim
+    return count * out_dim * OUTPUT_MOVED < rank * out_dim * WEIGHT_MOVED + count * rank**2
 
 
 FORM = Form(

@@ -58,7 +58,7 @@ def dense(spec: Spec, x: Any, cores: Sequence[Any], bias: Any = None, activation
         bias: `[out_dim]`, or None.
         activation: None, or one that `fuses`.
     """
-    planned = network_plan(spec, _vectors(x))
+    planned = network_plan(spec, vectors_of(x))
     if activation is not None and bias is not None and (x.shape[0] or DEFAULT_TOKENS) >= FEWEST_ROWS:
         count = _blocks(planned.steps[-1], spec)
         if count and planned.steps[-1].result == (BATCH, *spec.outputs):
@@ -74,7 +74,7 @@ def fuses(activation: Callable | None, training: Any) -> bool:
     return activation is not None and not training and _is_cpu_graph() and is_elementwise(activation)
 
 
-def _vectors(x: Any) -> int | None:
+def vectors_of(x: Any) -> int | None:
     """How many there are, if that is known."""
     lead = x.shape[:-1]
     return math.prod(lead) if all(isinstance(size, int) for size in lead) else None  # exports have symbols

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.forms.low_rank import is_low_rank
+from tncompress.forms.low_rank import is_low_rank, skips_identity
 from tncompress.layers.dense import TNDense
+from tncompress.layers.fast_paths import vectors_of
 from tncompress.network.spec import Spec
 
 
@@ -16,11 +17,12 @@ class TNPivoted(TNDense):
     """`TNDense` of a low-rank spec in the gauge where `rank` of the outputs are the bond itself.
 
     Between two cores stands a redundant `[rank, rank]` matrix: A B = (A Q) (Q^-1 B). Chosen so that some columns of B
-    become the identity, it costs nothing, and neither storing nor multiplying by those columns is needed:
+    become the identity, it costs nothing, and those columns need not be stored:
 
         z = x A,  y = (z, z B) in the order of the outputs
 
-    with A `[in_dim, rank]` and B `[rank, out_dim - rank]`: `rank^2` parameters fewer, the same maps.
+    with A `[in_dim, rank]` and B `[rank, out_dim - rank]`: `rank^2` parameters fewer, the same maps. To multiply by the
+    identity all the same is faster than to put the outputs in order, for many vectors: see `skips_identity`.
 
     Args:
         spec: `"i, i r, r o -> o"`, or its config.
@@ -69,8 +71,13 @@ class TNPivoted(TNDense):
     def contracted(self, x):
         left, right = self.tensors()
         z = ops.matmul(x, left)  # [batch, rank]
-        both = ops.concatenate([z, ops.matmul(z, right)], axis=-1)  # [batch, out_dim]
-        return ops.take(both, self.order, axis=-1)
+        if skips_identity(self.spec, vectors_of(x)):
+            both = ops.concatenate([z, ops.matmul(z, right)], axis=-1)  # [batch, out_dim]
+            return ops.take(both, self.order, axis=-1)
+        # Rows of the transposed core are moved whole, its columns number by number
+        identity = ops.eye(self.rank, dtype=keras.backend.standardize_dtype(right.dtype))
+        rows = ops.take(ops.concatenate([identity, ops.transpose(right)], axis=0), self.order, axis=0)
+        return ops.matmul(z, ops.transpose(rows))
 
     def to_dense(self):
         left, right = (ops.convert_to_numpy(core) for core in self.tensors())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tncompress.conversion.changes import Change
+from tncompress.forms.low_rank import skips_identity
 from tncompress.network.plan import Plan, core_by_core, plan
 from tncompress.network.spec import Spec
 from tncompress.network.steps import BATCH, flops_of
@@ -109,7 +110,7 @@ def steps_of(spec: Spec, pivots: bool = False) -> list[dict[str, Any]]:
         left, right = names[step.left], names[step.right]
         names = [name for k, name in enumerate(names) if k not in (step.left, step.right)] + [f"result {number}"]
         flops = flops_of(step, size) / VECTORS
-        if pivots and number == len(order.steps):  # an output of each pivot is there already
+        if pivots and number == len(order.steps) and skips_identity(spec, VECTORS):
             flops -= 2 * math.prod(size[mode] for mode in step.summed) ** 2
         found.append(
             {

@@ -45,7 +45,7 @@ def _network(data: Data, number: int) -> str:
             parts.append(paragraph("Too many cores for a drawing."))
         parts.append(_order(data, number))
         if network["pivots"]:
-            note = "One core is stored without the identity block that it can have, and is not multiplied by it."
+            note = "One core is stored without the identity block that it can have."
             parts.append(paragraph(note))
     else:
         parts.append(
