@@ -1,6 +1,7 @@
 """`report`: numbers that add up, every layer and reason, JSON, and models that are not compressed."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import layers
 from models import KINDS, made
 
 from tncompress import replace_dense, report
+from tncompress.conversion.outcomes import ROOM
 
 INPUTS = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
 
@@ -56,7 +58,7 @@ def test_text_holds_every_layer_and_reason(found):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "with calibration inputs far less is lost"),
+        ({}, "Fitted to the weights alone"),
         ({"calibration": INPUTS}, "Without an objective"),
         ({"calibration": INPUTS, "objective": "outputs"}, None),
         ({"calibration": INPUTS, "allocation": "global"}, None),
@@ -65,8 +67,24 @@ def test_text_holds_every_layer_and_reason(found):
 def test_text_says_what_would_lose_less(arguments, words):
     model = keras.Sequential([keras.Input((16,)), layers.Dense(32, "relu"), layers.Dense(16)])
     text = str(report(replace_dense(model, keep=0.5, progress=False, **arguments)))
-    known = ("with calibration inputs far less is lost", "Without an objective")
+    known = ("Fitted to the weights alone", "Without an objective")
     assert [part for part in known if part in text] == ([words] if words else [])
+
+
+def test_text_and_totals_tell_what_the_budget_left_whole_and_small_losses():
+    result = report(keras.Sequential([keras.Input((8,)), layers.Dense(8, name="a"), layers.Dense(8, name="b")]))
+    small, whole = (
+        replace(result.rows[0], form="low_rank", equation="i, i r, r o -> o", sizes="i=8, o=8, r=2"),
+        result.rows[1],
+    )
+    small = replace(small, params_after=32, reason=None, predicted_loss=2.81e-5, output_error=0.1)
+    found = replace(result, rows=(small, replace(whole, reason=ROOM)), measured_loss=0.02)
+    assert "(50.00% kept; 75.00% with the 1 that the budget left dense)" in found.totals()
+    assert "Objective: 0.0028% of its variance predicted to change, 2.00% measured" in found.totals()
+    assert str(found).count(" 0.0028% ") == 2  # in the table and in the sum
+    assert "with the" not in replace(found, rows=(small,)).totals()
+    assert "identity" not in str(found)
+    assert "identity" in str(replace(found, rows=(replace(small, pivots=True),)))
 
 
 def test_text_holds_long_paths_in_one_piece():

@@ -72,7 +72,7 @@ def _check_limit(arguments: dict[str, Any], small: Any, found: Any) -> None:
     """Refuse to call it done if what was asked for is not what came out."""
     if arguments["recipe"] is not None:
         return
-    from tncompress.conversion.fit_sites import ROOM
+    from tncompress.conversion.outcomes import ROOM
 
     budget = arguments["budget"]
     reached = {

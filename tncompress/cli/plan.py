@@ -72,6 +72,8 @@ def _left(found: Any) -> list[str]:
 
 
 def _totals(found: Any) -> list[str]:
+    from tncompress.reporting.table import percent
+
     smaller = found.params_before / max(found.params_after, 1)
     lines = [
         f"Whole model: {found.params_before:,} -> {found.params_after:,} parameters ({smaller:.2f}x smaller); "
@@ -84,7 +86,7 @@ def _totals(found: Any) -> list[str]:
             f"{milliseconds(times[0])} -> {milliseconds(times[1])} ms."
         )
     if found.predicted_loss is not None:
-        lines.append(f"Objective: {found.predicted_loss:.2%} of its variance predicted to change.")
+        lines.append(f"Objective: {percent(found.predicted_loss)} of its variance predicted to change.")
     return lines
 
 

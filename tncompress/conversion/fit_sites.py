@@ -11,11 +11,11 @@ from tncompress.conversion.batches import Mask
 from tncompress.conversion.curves import Spectrum
 from tncompress.conversion.dense_maps import bias_of
 from tncompress.conversion.elastic import components
+from tncompress.conversion.outcomes import ROOM, Outcome
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.places import Places
 from tncompress.conversion.planning import Plan
 from tncompress.conversion.refit import refit
-from tncompress.conversion.saving import Outcome
 from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate
 from tncompress.fitting.choice import NARROW, Bands, Choice
@@ -29,7 +29,6 @@ from tncompress.layers.pivoted import pivoted
 from tncompress.linalg import psd_root
 from tncompress.progress import progress_bar
 
-ROOM = "the budget has room for it as it is"
 MOST_WORK = 1e10  # of a spectrum, some 0.4 s: 768 x 3072 has one, 1024 x 4096 has none
 
 

@@ -11,6 +11,8 @@ from tncompress.fitting.choice import Bands, Choice, choice_from_config
 from tncompress.forms.low_rank import is_low_rank
 from tncompress.limits import shown
 
+ROOM = "the budget has room for it as it is"  # why a layer stayed dense that was chosen
+
 
 class Times(NamedTuple):
     """Seconds of a layer as it was, and of the network in its place, measured side by side."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from tncompress.conversion.changes import Change, change_of, kept
 from tncompress.conversion.deciding import Decision, Request, decide, requested
+from tncompress.conversion.outcomes import ROOM
 from tncompress.conversion.sites import Site
 from tncompress.fitting.budget import Target
 from tncompress.fitting.choice import NARROW, Bands, Choice
@@ -145,7 +146,7 @@ def _row(site: Site, decision: Decision, request: Request) -> Expected:
 def _reason(site: Site, decision: Decision) -> str:
     if site.reason:
         return site.reason
-    return "not in the recipe" if site.path not in decision.plan.choices else "the budget has room for it as it is"
+    return "not in the recipe" if site.path not in decision.plan.choices else ROOM
 
 
 def _seconds(

@@ -11,14 +11,14 @@ import keras
 
 from tncompress.conversion.changes import Change, change_of, kept
 from tncompress.conversion.curves import Front, Spectrum
-from tncompress.conversion.outcomes import Outcome
+from tncompress.conversion.outcomes import ROOM, Outcome
 from tncompress.conversion.saving import compression_of
 from tncompress.conversion.sites import Site, find_sites
 from tncompress.conversion.walking import walk
 from tncompress.fitting.choice import Choice
 from tncompress.forms import low_rank
 from tncompress.reporting.grouping import kinds_of, networks_of
-from tncompress.reporting.table import parts_of, text_of
+from tncompress.reporting.table import parts_of, percent, text_of
 
 # What a row takes from its layer's outcome as it is
 SAME = (
@@ -92,8 +92,19 @@ class Report:
         return sum(losses) if losses else None
 
     @property
+    def is_blind(self) -> bool:
+        """Whether kernels were replaced, and none was fitted to inputs."""
+        kernels = [row for row in self.replaced if row.equation]
+        return bool(kernels) and all(row.output_error is None for row in kernels)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the figures."""
+        if self.is_blind:
+            return (
+                "Fitted to the weights alone, so what the outputs lose is not known, and the weights' errors do not "
+                "tell it: give calibration inputs, with which far less is lost, and compare the models on your inputs.",
+            )
         ratios = [row.held_out_ratio for row in self.replaced if row.held_out_ratio is not None]
         if not ratios or (typical := median(ratios)) <= FAR_ABOVE:
             return ()
@@ -111,6 +122,11 @@ class Report:
     def keep(self) -> float:
         """Fraction of the replaced layers' kernel parameters that stayed; 1 if none was replaced."""
         return kept(self.replaced)
+
+    @property
+    def keep_of_chosen(self) -> float:
+        """The same, over the layers besides for which the budget had room as they are."""
+        return kept([row for row in self.rows if row.form or row.reason == ROOM])
 
     def _sums(self) -> dict[str, int]:
         """Of the replaced layers."""
@@ -156,13 +172,18 @@ class Report:
         smaller = self.params_before / max(self.params_after, 1)
         found = (
             f"Replaced kernels: {sums['params_before']:,} -> {sums['params_after']:,} parameters "
-            f"({self.keep:.2%} kept), {sums['flops_before']:,} -> {sums['flops_after']:,} FLOPs a token.\n"
+            f"({self.keep:.2%} kept{self._left_whole()}), "
+            f"{sums['flops_before']:,} -> {sums['flops_after']:,} FLOPs a token.\n"
             f"Whole model: {self.params_before:,} -> {self.params_after:,} parameters ({smaller:.2f}x smaller)."
         )
         if self.predicted_loss is None:
             return found
-        measured = "" if self.measured_loss is None else f", {self.measured_loss:.2%} measured on held-out inputs"
-        return f"{found}\nObjective: {self.predicted_loss:.2%} of its variance predicted to change{measured}."
+        measured = "" if self.measured_loss is None else f", {percent(self.measured_loss)} measured on held-out inputs"
+        return f"{found}\nObjective: {percent(self.predicted_loss)} of its variance predicted to change{measured}."
+
+    def _left_whole(self) -> str:
+        whole = sum(row.reason == ROOM for row in self.rows)
+        return f"; {self.keep_of_chosen:.2%} with the {whole} that the budget left dense" if whole else ""
 
 
 def report(model: keras.Model) -> Report:

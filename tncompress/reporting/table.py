@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tncompress.reporting.report import Report, Row
 
 _ERRORS = "Errors are relative: 0 is exact, 1 is all lost."
+_OBJECTIVE = "Of the objective it is the fraction of its variance that is predicted to change by each layer."
 
 
 def text_of(report: "Report") -> str:
@@ -52,10 +53,13 @@ def _networks(report: "Report") -> Iterator[Any]:
             *([_milliseconds(row)] if timed else []),
             _number(row.weight_error),
             _number(row.output_error),
-            _number(row.loss_error),
+            _number(row.loss_error) if row.predicted_loss is None else percent(row.predicted_loss),
         )
     yield table
-    yield f"{_ERRORS} {_advice(report)}".rstrip()
+    of_objective = "" if report.predicted_loss is None else _OBJECTIVE
+    yield " ".join(filter(None, (_ERRORS, of_objective, _advice(report))))
+    if any(row.pivots for row in report.replaced):
+        yield "Low rank with r x r numbers fewer than its equation says: it is stored without an identity block."
     yield from dict.fromkeys(f"{row.form}: {row.equation}" for row in report.replaced if row.equation)
     methods = Counter(row.method for row in report.replaced)
     yield from (f"Fitted by {method}: {count} layers." for method, count in methods.items())
@@ -65,9 +69,7 @@ def _networks(report: "Report") -> Iterator[Any]:
 
 def _advice(report: "Report") -> str:
     """What would lose less, where it was not given."""
-    if all(row.output_error is None for row in report.replaced):
-        return "Fitted to the weights alone; with calibration inputs far less is lost."
-    if report.predicted_loss is None and report.front is None:
+    if report.predicted_loss is None and report.front is None and not report.is_blind:
         return 'Without an objective ("outputs" if nothing else matters) every layer shrinks alike, small ones too.'
     return ""
 
@@ -91,6 +93,15 @@ def _milliseconds(row: "Row") -> str:
     if row.seconds_before is None or row.seconds_after is None:
         return ""
     return f"{1e3 * row.seconds_before:.3g} -> {1e3 * row.seconds_after:.3g}"
+
+
+def percent(value: float) -> str:
+    """A fraction with as many digits as tell it from nothing.
+
+    >>> percent(0.0412), percent(2.81e-05), percent(0.0)
+    ('4.12%', '0.0028%', '0%')
+    """
+    return f"{value:.2%}" if value >= 0.001 else f"{100 * value:.2g}%"
 
 
 def _number(value: float | None) -> str:
