@@ -74,21 +74,8 @@ class Maker:
 
     def fitted(self, name: str):
         """The student as it was fitted; the last one is kept."""
-        import tncompress
-        from tncompress.forms import expand_condense
-
         if self._fitted[0] != name:
-            form, keep, _ = STUDENTS[name]
-            forms = {"expand_condense": expand_condense.form(blocks=6), "allocated": ("narrow", "low_rank")}
-            small = tncompress.replace_dense(
-                self.encoder,
-                keep,
-                form=forms.get(form, form),
-                include="feed_forward",
-                calibration=self.moments(),
-                allocation="global" if form == "allocated" else "uniform",
-            )
-            self._fitted = (name, small)
+            self._fitted = (name, compressed(self.encoder, name, self.moments()))
         return self._fitted[1]
 
     def moments(self):
@@ -96,10 +83,34 @@ class Maker:
         import tncompress
 
         if self._moments is None:
-            paths = [site.path for site in tncompress.find_sites(self.encoder, "feed_forward") if not site.reason]
             batches = minilm.batches(self.tokenizer, self.sentences[:CALIBRATION])
+            paths = kernels(self.encoder)
             self._moments = tncompress.calibrate(self.encoder, paths, batches, objective=minilm.sentence_embedding)
         return self._moments
+
+
+def kernels(model) -> list[str]:
+    """Paths of the kernels that are compressed."""
+    import tncompress
+
+    return [site.path for site in tncompress.find_sites(model, "feed_forward") if not site.reason]
+
+
+def compressed(model, name: str, moments):
+    """An encoder, or a model with one, with the networks of a student."""
+    import tncompress
+    from tncompress.forms import expand_condense
+
+    form, keep, _ = STUDENTS[name]
+    forms = {"expand_condense": expand_condense.form(blocks=6), "allocated": ("narrow", "low_rank")}
+    return tncompress.replace_dense(
+        model,
+        keep,
+        form=forms.get(form, form),
+        include="feed_forward",
+        calibration=moments,
+        allocation="global" if form == "allocated" else "uniform",
+    )
 
 
 def with_random_kernels(student, seed: int):
