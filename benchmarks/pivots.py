@@ -15,6 +15,7 @@ import measure
 SIZES = ((128, 128, 20), (128, 512, 81), (256, 256, 100), (384, 1536, 108), (1536, 384, 100), (1024, 1024, 600))
 VECTORS = (1024, 128, 8)
 WORK = 1e10  # operations of one sample, roughly
+MOST_CALLS = 2000
 ROUNDS = 7
 
 
@@ -56,7 +57,7 @@ def ratios(in_dim: int, out_dim: int, rank: int, vectors: int) -> dict[str, Any]
         "multiplied": compiled(TNPivoted(spec), x, output_moved=1e9),
         "left_out": compiled(TNPivoted(spec), x, output_moved=0),
     }
-    times = max(1, round(WORK / (2 * vectors * in_dim * out_dim)))
+    times = min(MOST_CALLS, max(1, round(WORK / (2 * vectors * in_dim * out_dim))))
     tasks = {
         name: lambda call=call: measure.cpu_seconds(lambda: [call() for _ in range(times)])
         for name, call in calls.items()
