@@ -1,5 +1,6 @@
 """Checkpoints and learning curves: whole, complete, and refused where they do not belong."""
 
+import os
 import resource
 import signal
 
@@ -73,6 +74,16 @@ def test_keeps_the_newest_and_removes_what_a_killed_process_left(tmp_path):
     ]
     assert newest_checkpoint(tmp_path).name == "checkpoint-00000100.safetensors"
     assert newest_checkpoint(tmp_path / "nowhere") is None
+    for step in (99_999_999, 100_000_000):  # with a digit more than names are filled up to
+        assert newest_checkpoint(tmp_path) != save_checkpoint(tmp_path, step, made) == newest_checkpoint(tmp_path)
+
+
+def test_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+    monkeypatch.setattr("os.fsync", lambda _: done.append("written"))
+    monkeypatch.setattr("os.replace", lambda *paths: (done.append("renamed"), replace(*paths)))
+    save_checkpoint(tmp_path, 1, model())
+    assert done == ["written", "renamed"]
 
 
 def test_disk_full_leaves_the_old_one_whole(tmp_path):
@@ -104,6 +115,7 @@ def test_disk_full_leaves_the_old_one_whole(tmp_path):
         (lambda: model(optimizer=keras.optimizers.SGD(0.1)), {"batch": 8}, "is of another model: it has"),
         (model, {"batch": 16}, "trained with batch=8, now it is 16: go on with the same, or give another folder"),
         (model, {}, "trained with batch=8, now it is None"),
+        (model, {"batch": 8, "seed": 1}, "trained with seed=None, now it is 1"),
     ],
 )
 def test_refuses_what_does_not_belong(tmp_path, other, settings, message):
@@ -113,6 +125,16 @@ def test_refuses_what_does_not_belong(tmp_path, other, settings, message):
     with pytest.raises(ValueError, match=message):
         restore_checkpoint(file, given_model, settings)
     assert_same(before, state(given_model))
+
+
+@pytest.mark.parametrize(("saved", "now"), [(0.0, 0.9), (0.9, 0.0)])
+def test_refuses_an_optimizer_that_has_more_or_fewer_variables_at_its_end(tmp_path, saved, now):
+    made, other = (model(optimizer=keras.optimizers.SGD(0.1, momentum)) for momentum in (saved, now))
+    file = save_checkpoint(tmp_path, 1, made)
+    before = [np.array(value) for value in state(other)]
+    with pytest.raises(ValueError, match=rf"it has {len(state(made))} variables, this one has {len(state(other))}\. B"):
+        restore_checkpoint(file, other)
+    assert_same(before, state(other))
 
 
 def test_refuses_a_damaged_file_and_one_of_something_else(tmp_path):
@@ -194,8 +216,14 @@ def test_teacher_is_left_out(tmp_path):
     teacher.trainable = False
     both.compile(LAMB(0.01), "mse")
     both.optimizer.build(both.trainable_variables)
-    small = save_checkpoint(tmp_path, 1, both, without=[teacher]).stat().st_size
-    assert save_checkpoint(tmp_path, 2, both).stat().st_size - small > 4 * teacher.count_params()
+    file = save_checkpoint(tmp_path, 1, both, without=[teacher])
+    assert save_checkpoint(tmp_path, 2, both).stat().st_size - file.stat().st_size > 4 * teacher.count_params()
+    kept = keras.ops.convert_to_numpy(student.layers[0].kernel)
+    for part in (student, teacher):
+        part.layers[0].kernel.assign(0 * part.layers[0].kernel)
+    assert restore_checkpoint(file, both, without=[teacher]) == 1
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(student.layers[0].kernel), kept)
+    assert not keras.ops.any(teacher.layers[0].kernel)
 
 
 @given(st.lists(st.integers(0, 50), unique=True), st.integers(0, 50), st.integers(0, 40))

@@ -131,6 +131,8 @@ def test_files_of_two_kinds(tmp_path):
     files = (write(tmp_path / "a.txt", "a"), write(tmp_path / "a.npy", "a"))
     with pytest.raises(ValueError, match="some texts; give files of one kind"):
         Source(files)
+    with pytest.raises(ValueError, match="Give one file of arrays, got 2"):
+        Source((files[1], write(tmp_path / "b.npz", "b")))
 
 
 def test_texts_under_the_names_of_the_model(tmp_path):

@@ -346,8 +346,9 @@ def hub_position_embedding():
 def test_bands_take_the_place_of_tables(make):
     model, batch, path = make()
     table, bands = exact_bands(model, path)
-    before, params = outputs(model, batch), model.count_params()
+    before, params, own = outputs(model, batch), model.count_params(), dict(walk(model))[path].path
     layer = put_embeddings(model, {path: bands})[path]
+    assert layer.path == own
     layer.assign(fit_embedding(table, np.arange(1, 31), bands))
     after = outputs(model, batch)
     np.testing.assert_allclose(after, before, atol=1e-5)
@@ -473,9 +474,18 @@ def test_reasons_and_refusals():
 
 def test_options_of_the_layer_stay():
     table = layers.Embedding(
-        TOKENS, DIM, mask_zero=True, embeddings_regularizer="l2", embeddings_constraint="non_neg", name="table"
+        TOKENS,
+        DIM,
+        mask_zero=True,
+        embeddings_regularizer="l2",
+        embeddings_constraint="non_neg",
+        activity_regularizer="l1",
+        dtype="mixed_bfloat16",
+        name="table",
     )
-    untied = layers.ReversibleEmbedding(TOKENS, DIM, tie_weights=False, logit_soft_cap=3.0, name="untied")
+    untied = layers.ReversibleEmbedding(
+        TOKENS, DIM, tie_weights=False, reverse_dtype="float64", logit_soft_cap=3.0, name="untied"
+    )
     entry = keras.Input((None,), dtype="int32")
     model = keras.Model(entry, [table(entry), untied(untied(entry), reverse=True)])
     table.trainable = False
@@ -484,7 +494,10 @@ def test_options_of_the_layer_stay():
     assert (new["table"].mask_zero, new["table"].trainable, new["table"].name) == (True, False, "table")
     assert type(new["table"].factor_regularizer) is keras.regularizers.L2
     assert type(new["table"].factor_constraint) is keras.constraints.NonNeg
-    assert (new["untied"].tie_weights, new["untied"].logit_soft_cap) == (False, 3.0)
+    assert type(new["table"].activity_regularizer) is keras.regularizers.L1
+    assert new["table"].dtype_policy.name == "mixed_bfloat16"
+    back = new["untied"]
+    assert (back.tie_weights, back.reverse_dtype, back.logit_soft_cap) == (False, "float64", 3.0)
     np.testing.assert_array_equal(to_numpy(new["untied"].reverse_embeddings), reverse)
 
 

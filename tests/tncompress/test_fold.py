@@ -174,12 +174,13 @@ def test_a_graph_of_networks_is_saved_folded(always, tmp_path):
 def test_memory_goes_to_what_saves_most_time_for_it(monkeypatch):
     def times(layers, tokens):
         assert tokens == 7
-        # The second saves as much as the first with a quarter of the bytes; the third is slower as a kernel.
-        saved = {64: 1.0, 32: 1.0, 16: -1.0}[layers["network"].spec.in_dim]
+        # The second saves as much as the first with a quarter of the bytes; the third is slower as a kernel, the last
+        # no faster.
+        saved = {64: 1.0, 32: 1.0, 16: -1.0, 8: 0.0}[layers["network"].spec.in_dim]
         return {"network": 5.0, "folded": 5.0 - saved}
 
     monkeypatch.setattr(folding, "time_layers", times)
-    widths = (64, 32, 16)
+    widths = (64, 32, 16, 8)
     entries = [keras.Input((width,)) for width in widths]
     model = keras.Model(entries, [TNDense(low_rank.spec(w, w, 2))(x) for w, x in zip(widths, entries, strict=True)])
     both, small = 4 * (64**2 + 32**2), 4 * 32**2
@@ -220,11 +221,24 @@ def test_weights_of_another_layer_change_nothing(always):
     np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), 2 * before, rtol=1e-4, atol=1e-4)
 
 
+def test_compiled_as_before(always):
+    model = network()
+    assert not fold(model).compiled
+    model.compile("sgd", "mae")
+    folded = fold(model)
+    for made_of_it in (folded, unfold(folded)):
+        assert made_of_it.compiled
+        assert made_of_it.get_compile_config() == model.get_compile_config()
+
+
 def test_half_precision(always):
     model = network(dtype="mixed_bfloat16")
     folded = fold(model)
     assert keras.backend.standardize_dtype(folded.layers[0].kernel.dtype) == "float32"
-    assert fold(network(dtype="float64"), memory=1).count_params() == network().count_params()
+    for dtype, size in (("mixed_bfloat16", 4), ("float64", 8)):
+        kernel = size * 24 * 36
+        assert kinds_of(fold(network(dtype=dtype), memory=kernel - 1)) == [TNDense]
+        assert kinds_of(fold(network(dtype=dtype), memory=kernel)) == [TNFolded]
     left, right = (np.asarray(ops.convert_to_numpy(ops.cast(m(inputs(2, 3, 24)), "float32"))) for m in (model, folded))
     np.testing.assert_allclose(left, right, atol=2e-2 * np.abs(left).max())
 

@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from tncompress import Moments, calibrate, replace_dense, report
 from tncompress.conversion import calibration_passes
+from tncompress.conversion.gradients import _signs
 from tncompress.conversion.watching import preactivated
 
 IN, MIDDLE = 6, 5
@@ -76,6 +77,37 @@ def test_many_outputs_each_with_a_sign_of_its_own():
     error = np.sqrt(2 * np.outer(np.diag(expected), np.diag(expected)) / len(x))
     assert (np.abs(found["first"].gradients.second - expected) <= 5 * error).all()
     assert np.abs(found["second"].gradients.second - np.eye(4)).max() <= 5 * np.sqrt(1 / len(x))
+
+
+@pytest.mark.parametrize(("out", "rows"), [(3, 4), (4, 4), (5, 8), (4, 12)])
+def test_few_rows_of_few_outputs_are_exact(out, rows):
+    """Over as many rows as a Hadamard matrix has, whatever its random signs are."""
+    model = two_layers("linear", out=out)
+    *_, last, _ = arrays(model)
+    found = calibrate(model, ["first", "second"], [inputs(rows)], objective="outputs")
+    for name, expected in (("first", last @ last.T), ("second", np.eye(out))):
+        np.testing.assert_allclose(found[name].gradients.second, expected, atol=1e-5)
+
+
+def test_every_tensor_has_signs_of_its_own():
+    """Of two tensors of equal gradients twice the moment is left; of equal signs it would be four times."""
+    model, x = two_layers("linear", out=4), inputs(2000)
+    *_, last, _ = arrays(model)
+    found = calibrate(model, ["first"], [x], objective=lambda outputs, batch: [outputs, outputs], gradient_rows=len(x))
+    # Signs of one tensor times those of the other are drawn once for every four rows, for each output alone.
+    error = 2 * np.sqrt(np.square(last) @ np.square(last).T / (len(x) / 4))
+    assert (np.abs(found["first"].gradients.second - 2 * last @ last.T) <= 5 * error).all()
+
+
+def test_signs_of_every_row_are_its_own():
+    """However many numbers it has, and in whatever batch it comes; those of no rows are drawn for every batch."""
+    for size in (64, 3000):
+        signs = _signs((5, size), range(7, 12), 0)
+        assert set(np.unique(signs)) == {-1.0, 1.0}
+        assert len({row.tobytes() for row in signs}) == 5
+        np.testing.assert_array_equal(_signs((1, size), [9], 0), signs[2:3])
+    first, second = (_signs((64,), range(start, start + 5), 0) for start in (0, 5))
+    assert 0 < np.sum(first != second) < 64
 
 
 def test_a_shared_layer_counts_every_call():
@@ -208,6 +240,13 @@ def test_energy_is_that_about_the_mean():
     for name, energy in {**energies, "outputs": sum(energies.values())}.items():
         layer = "pooler" if name == "first" else "dense"
         assert calibrate(model, [layer], [batch], objective=name).energy == pytest.approx(energy, rel=1e-5)
+
+
+def test_a_function_says_itself_what_counts():
+    model, batch = tokens(), token_inputs(padding=5)
+    every = ops.convert_to_numpy(model(batch)["tokens"]).astype("float64")
+    found = calibrate(model, ["dense"], [batch], objective=lambda outputs, x: outputs["tokens"])
+    assert found.energy == pytest.approx(float(np.sum((every - every.mean()) ** 2)), rel=1e-5)
 
 
 def test_energy_predicts_the_change():

@@ -3,6 +3,8 @@
 import io
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import h5py
 import keras
@@ -13,7 +15,7 @@ from keras import ops
 from refusals import MEGABYTE, error_of, refused
 
 from tncompress import load, replace_dense, report
-from tncompress.conversion.opening import import_own_modules
+from tncompress.conversion.opening import MOST_PARTS, import_own_modules, weights_within
 
 
 def model_of(seed: int = 0) -> keras.Model:
@@ -107,20 +109,51 @@ def set_saved_model(config):
     layers_in(config)[1]["config"] = {"filepath": "/nowhere", "name": "first"}
 
 
-def shape_bomb(file, parts):
+def set_pickled(config):
+    layers_in(config)[1].update(module="keras.layers", class_name="TorchModuleWrapper", registered_name=None)
+    layers_in(config)[1]["config"] = {"module": "", "name": "first"}
+
+
+def with_weights(change):
+    def make(file, parts):
+        content = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(content, "r+") as weights:
+            change(weights)
+        write(file, {**parts, "model.weights.h5": content.getvalue()})
+
+    return make
+
+
+def shape_bomb(weights):
     """A gigabyte of zeros that takes no room: chunks that were never written."""
-    content = io.BytesIO(parts["model.weights.h5"])
-    with h5py.File(content, "r+") as weights:
-        weights.create_dataset("bomb", shape=(1 << 28,), dtype="float32", chunks=(1 << 16,), compression="gzip")
-    write(file, {**parts, "model.weights.h5": content.getvalue()})
+    weights.create_dataset("bomb", shape=(1 << 28,), dtype="float32", chunks=(1 << 16,), compression="gzip")
 
 
-def external(file, parts):
+def external(weights):
     """Weights that are read from another file on this machine."""
-    content = io.BytesIO(parts["model.weights.h5"])
-    with h5py.File(content, "r+") as weights:
-        weights.create_dataset("other", (8,), "uint8", external=[("/etc/hostname", 0, 8)])
-    write(file, {**parts, "model.weights.h5": content.getvalue()})
+    weights.create_dataset("other", (8,), "uint8", external=[("/etc/hostname", 0, 8)])
+
+
+def virtual(weights):
+    layout = h5py.VirtualLayout((8,), "uint8")
+    layout[:] = h5py.VirtualSource("/nowhere.h5", "x", (8,))
+    weights.create_virtual_dataset("other", layout)
+
+
+def link(weights):
+    weights["other"] = h5py.ExternalLink("/nowhere.h5", "/x")
+
+
+def inner_link(weights):
+    weights.create_group("some")["other"] = h5py.SoftLink("/layers")
+
+
+def without(name):
+    return lambda file, parts: write(file, {part: content for part, content in parts.items() if part != name})
+
+
+def with_parts(*names):
+    return lambda file, parts: write(file, {**parts, **dict.fromkeys(names, b"")})
 
 
 def twice(file, parts):
@@ -142,16 +175,25 @@ def zip_bomb(file, parts):
 EVIL = {
     "code in a config": (with_config(hide_code), "Python code"),
     "other program": (with_config(set_module), "cannot be loaded"),
-    "other folder's program": (with_config(set_saved_model), "TFSMLayer"),
+    "other folder's program": (with_config(set_saved_model), "TFSMLayer, which would run what is in another file"),
+    "a pickled module": (with_config(set_pickled), "TorchModuleWrapper, which would run what is in another file"),
     "a config for a size": (with_config(nest), "cannot be loaded"),
     "weights of terabytes": (with_config(set_units), "more weights than the file can hold"),
     "config is a list": (with_config(lambda config: [config]), "no JSON object"),
     "deep config": (lambda f, p: write(f, {**p, "config.json": b"[" * 100_000}), "nested too deeply"),
-    "part outside": (lambda f, p: write(f, {**p, "../x": b""}), "lies outside"),
-    "absolute part": (lambda f, p: write(f, {**p, "/x": b""}), "lies outside"),
+    "part outside": (with_parts("../x"), "lies outside"),
+    "part outside on Windows": (with_parts("..\\x"), "lies outside"),
+    "absolute part": (with_parts("/x"), "lies outside"),
+    "absolute part on Windows": (with_parts("C:x"), "lies outside"),
     "part twice": (twice, "of 3 names"),
-    "numbers of a gigabyte": (shape_bomb, "weights declare"),
-    "numbers elsewhere": (external, "in another file"),
+    "too many parts": (with_parts(*map(str, range(MOST_PARTS))), "it has 10,003 parts"),
+    "no config": (without("config.json"), "it has no config.json"),
+    "no weights": (without("model.weights.h5"), "it has no model.weights.h5"),
+    "numbers of a gigabyte": (with_weights(shape_bomb), "weights declare"),
+    "numbers elsewhere": (with_weights(external), "in another file"),
+    "numbers of several files": (with_weights(virtual), "in another file"),
+    "numbers behind a link": (with_weights(link), "lead to others by a link"),
+    "numbers behind a link within": (with_weights(inner_link), "lead to others by a link"),
     "wrong sum": (wrong_sum, "Bad CRC-32"),
 }
 
@@ -162,6 +204,11 @@ def test_evil_files_are_refused(files, make, words, tmp_path):
     assert (tmp_path / "x.keras").stat().st_size < MEGABYTE
     refused(lambda: load(tmp_path / "x.keras"), words)
     refused(lambda: load(tmp_path / "x.keras", keep=0.5), words)
+
+
+def test_a_config_that_is_too_large_is_refused(files, monkeypatch):
+    monkeypatch.setattr("tncompress.conversion.opening.MOST_CONFIG", 100)
+    refused(lambda: load(files["elastic"]), "its config has more than 100 bytes")
 
 
 @pytest.mark.slow
@@ -185,3 +232,38 @@ def test_large_weights_are_refused_only_while_a_file_is_read(files, tmp_path):
     refused(lambda: load(tmp_path / "x.keras"))
     assert keras.layers.Layer.add_weight is before
     assert keras.layers.Dense(4000)(np.zeros((1, 5000), "float32")).shape == (1, 4000)
+
+
+def test_many_small_weights_are_refused():
+    layer = keras.layers.Layer()
+    with weights_within(3 * 128):
+        for _ in range(1003):
+            layer.add_weight(shape=())
+        refused(lambda: layer.add_weight(shape=()), "more weights than the file can hold")
+
+
+def make_large():
+    keras.layers.Dense(4000).build((None, 5000))
+
+
+def test_each_thread_has_limits_of_its_own(files):
+    load(files["compressed"])
+    within, enough = Event(), Event()
+
+    def loads():
+        with weights_within(0):
+            within.set()
+            assert enough.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(loads)
+        try:
+            assert within.wait(60)
+            make_large()  # this thread has read its file
+            with weights_within(0):
+                refused(make_large)
+                enough.set()
+                other.result()
+                refused(make_large)  # the other one has ended, this one has not
+        finally:
+            enough.set()

@@ -154,8 +154,9 @@ def test_hidden_units_go_together():
     times["a"] = Times(1e-3, 0.6e-3)
     lost = slower(times, [("a", "b")])
     assert lost.keys() == {"a", "b"}
-    assert lost["a"].startswith("slower than dense here: 2.1 ms against 2 ms")
+    assert lost["a"] == "slower than dense here: 2.1 ms against 2 ms, with 1 that it shares hidden units with"
     assert pairs[0].second in lost
+    assert slower({"a": Times(1e-3, 1e-3)}, [("a",)]) == {}
 
 
 def test_pairs_of_layers_that_stay_dense_are_not_planned(monkeypatch):
@@ -174,6 +175,12 @@ def test_pairs_of_layers_that_stay_dense_are_not_planned(monkeypatch):
         with pytest.raises(ValueError, match="No layer would be faster"):
             settled(dense, sites, pairs, (4,), plan_for, again, False)
     assert seen == [(2, 1), (2, 1)]
+    dense, found = model((8, 6, 4, 2)), {"to_6": Times(1, 2), "to_4": Times(1, 2), "to_2": Times(2, 1)}
+    monkeypatch.setattr(never_slower, "timed", lambda _, choices, *__: {path: found[path] for path in choices})
+    with pytest.warns(UserWarning, match="2 of 3 layers stay dense"):
+        _, measured, _ = settled(dense, find_sites(dense), [Pair(("to_6",), "to_4")], (4,), plan_for, True, False)
+    assert seen[2:] == [(3, 1), (1, 0)]
+    assert measured == found  # also of those that are not in the last plan
 
 
 def test_what_was_to_stay_whole_is_not_cut_in_the_place_of_what_loses(monkeypatch):
@@ -195,12 +202,13 @@ def test_equal_layers_are_measured_once(monkeypatch):
         return {"dense": 3.0, "network": 1.0}
 
     monkeypatch.setattr(never_slower, "time_layers", times)
-    dense = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64, name=name) for name in "abc")])
+    others = [keras.layers.Dense(64, "relu", name="d"), keras.layers.Dense(64, use_bias=False, name="e")]
+    dense = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64, name=name) for name in "abc"), *others])
     choice = Choice("low_rank", low_rank.spec(64, 64, 4))
     other = Choice("low_rank", low_rank.spec(64, 64, 8))
-    found = timed(dense, {"a": choice, "b": choice, "c": other}, (2, 3), False)
-    assert found == dict.fromkeys("abc", Times(6.0, 2.0))
-    assert calls == [2, 3, 2, 3]
+    found = timed(dense, {"a": choice, "b": choice, "c": other, "d": choice, "e": choice}, (2, 3), False)
+    assert found == dict.fromkeys("abcde", Times(6.0, 2.0))
+    assert calls == [2, 3] * 4  # a and b are alike
 
 
 def test_measured_for_real():

@@ -41,9 +41,10 @@ def test_in_a_terminal_only_long_work_is_shown(monkeypatch, seconds, shown):
     assert "Never" not in screen.getvalue()
 
 
-def test_stops_when_the_reader_stops():
+def test_stops_when_the_reader_stops(capsys):
     for _ in progress_bar(range(5), "Working", shown=True):
         break
+    assert "0/5" in capsys.readouterr().err  # the first was not done
     assert list(progress_bar(range(2), "Working", shown=True)) == [0, 1]
 
 

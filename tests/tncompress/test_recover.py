@@ -13,9 +13,9 @@ from models import largest_difference, made, outputs_of, token_batch, vectors
 
 from tncompress import load, replace_dense, report
 from tncompress.conversion import stages
-from tncompress.conversion.course import Course
-from tncompress.conversion.distillation import Distillation
-from tncompress.conversion.recover import recover
+from tncompress.conversion.course import Course, Pace
+from tncompress.conversion.distillation import CONSTANT, Distillation
+from tncompress.conversion.recover import _split, recover
 from tncompress.conversion.walking import walk
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backends run below it")
@@ -178,6 +178,24 @@ def test_padding_does_not_matter():
     assert loss_of(student, teacher, batch, seen=[other]) == pytest.approx(loss_of(student, teacher, batch), rel=1e-4)
 
 
+def test_what_is_as_wide_as_texts_are_long_has_no_positions():
+    entry = keras.Input((None, 3))
+    model = keras.Model(entry, layers.Dense(5)(layers.GlobalAveragePooling1D()(entry)))
+    batches = [(np.ones((2, length, 3), "float32"), np.ones((2, length), bool)) for length in (7, 5)]
+    for order in (batches, batches[::-1]):
+        distillation = Distillation(model, model, None)
+        distillation.prepare(order)
+        assert not distillation._targets["output"].masked
+
+
+def test_of_one_row_the_size_stands_for_the_variance():
+    teacher, x = mlp(), vectors(rows=1)[:, :8]
+    distillation = Distillation(mlp(), teacher, None)
+    distillation.prepare([(x, None)])
+    size = np.mean(outputs_of(teacher, x)[0] ** 2)
+    assert distillation._targets["output"].variance == pytest.approx(CONSTANT * size, rel=1e-4)
+
+
 def sentence(outputs, inputs):
     weights = ops.expand_dims(ops.cast(inputs["input_mask"], "float32"), -1)
     return ops.sum(outputs["sequence_output"] * weights, axis=1) / ops.sum(weights, axis=1)
@@ -337,6 +355,11 @@ def test_minutes_end_it():
     assert 55 < curve["seconds"][-1] <= 61  # a look at the clock takes a quarter of a second here
 
 
+def test_a_part_of_a_pace_is_as_fast_and_shorter():
+    assert Pace(1e-3, 4.0, 2.0).part(0.25) == Pace(1e-3, 1.0, 0.5)
+    assert Pace(1e-3, 4.0, None).part(0.25) == Pace(1e-3, 1.0, None)
+
+
 def test_the_learning_rate_warms_up_and_goes_down():
     rates = []
 
@@ -367,6 +390,15 @@ def test_progress_is_shown_when_asked_for(capsys):
 
 
 # -- data and errors -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 2), (0.5, 4), (0.01, 1)])
+def test_what_is_held_out_is_not_trained_on(share, count):
+    batches = [np.full((2, 8), number) for number in range(20)]
+    training, held_out = _split(mlp(), batches, None, share, np.random.default_rng(0))
+    numbers = [[int(x[0, 0]) for x, _ in part] for part in (training, held_out)]
+    assert len(held_out) == count
+    assert sorted(number for part in numbers for number in part) == list(range(20))
 
 
 @ON_TENSORFLOW
