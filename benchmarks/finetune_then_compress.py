@@ -2,7 +2,8 @@
 
 The other order than that of `finetune_small.py`, with the same recipes and students. The dense encoder is fine-tuned;
 its feed-forward kernels are fitted to what they do to the task's output, on unlabelled texts of the training part; and
-the result learns for some minutes to give the outputs of the fine-tuned model. One thread; results are on dev.
+the result learns for some minutes to give the outputs of the fine-tuned model, as does, as a control, one with random
+kernels. One thread; results are on dev.
 
     python benchmarks/finetune_then_compress.py --task stsb --data stsb --examples 3000 --epochs 1 --learning-rate 2e-4
 
@@ -18,12 +19,13 @@ import measure
 import minilm
 import numpy as np
 from finetune_small import RATE, earlier
-from finetune_students import STUDENTS, TASKS, compressed, kernels, task_data
+from finetune_students import RANDOM_RATE, STUDENTS, TASKS, compressed, kernels, task_data, with_random_kernels
 
 UNLABELLED = 5000  # texts of the training part, to recover with
 CALIBRATION = 2000  # of them, to calibrate with
 BATCH = 32
 RECOVERY_RATE = 3e-4
+STARTS = ("fitted", "recovered", "random")
 COUNTED = ("task", "examples", "epochs", "learning_rate", "minutes", "dtype")  # arguments that results depend on
 
 
@@ -82,31 +84,34 @@ def measured(args: argparse.Namespace, seed: int, students: list[str]):
     begun = time.process_time()
     moments = tncompress.calibrate(model, kernels(model), batches[: CALIBRATION // BATCH], objective="outputs")
     calibration = time.process_time() - begun
+
+    def recovered(student, rate: float) -> float:
+        taught = tncompress.recover(
+            student,
+            model,
+            batches,
+            learning_rate=rate,
+            epochs=9,
+            minutes=args.minutes,
+            dtype=args.dtype,
+            clock=time.process_time,
+        )
+        return score(taught)
+
     for name in students:
         if name == "dense":
             continue
         begun = time.process_time()
         small = compressed(model, name, moments)
         fit = calibration + time.process_time() - begun
-        begun = time.process_time()
-        recovered = tncompress.recover(
-            small,
-            model,
-            batches,
-            learning_rate=RECOVERY_RATE,
-            epochs=9,
-            minutes=args.minutes,
-            dtype=args.dtype,
-            clock=time.process_time,
-        )
         yield {
             **about,
             "student": name,
             "kept": tncompress.report(small).keep,
             "fitted": score(small),
-            "recovered": score(recovered),
+            "recovered": recovered(small, RECOVERY_RATE),
+            "random": recovered(with_random_kernels(small, seed), RANDOM_RATE),
             "fit_seconds": fit,
-            "recovery_seconds": time.process_time() - begun,
         }
 
 
@@ -122,19 +127,18 @@ def unlabelled(task: str, tokenizer, train: list) -> list[dict]:
 
 def line(row: dict) -> str:
     """One student of one seed."""
-    recovered = f", recovered {row['recovered']:.2f}" if "recovered" in row else ""
-    seconds = row["fit_seconds"] + row.get("recovery_seconds", 0.0)
-    return f"{row['student']:<21} seed {row['seed']}: {row['fitted']:.2f}{recovered}, {seconds:.0f} CPU-s"
+    found = ", ".join(f"{kind} {row[kind]:.2f}" for kind in STARTS if kind in row)
+    return f"{row['student']:<21} seed {row['seed']}: {found}, {row['fit_seconds']:.0f} CPU-s to fit"
 
 
 def print_means(rows: list[dict]) -> None:
     """Over the seeds, with the difference to dense in parentheses."""
     dense = {row["seed"]: row["fitted"] for row in rows if row["student"] == "dense"}
-    print("\n| student | kernels kept | fitted | recovered |\n|---|---|---|---|")
+    print(f"\n| student | kernels kept | {' | '.join(STARTS)} |\n|---|---|---|---|---|")
     for name in dict.fromkeys(row["student"] for row in rows):
         own = [row for row in rows if row["student"] == name]
         cells = []
-        for kind in ("fitted", "recovered"):
+        for kind in STARTS:
             values = [row[kind] for row in own if kind in row]
             away = [row[kind] - dense[row["seed"]] for row in own if kind in row and row["seed"] in dense]
             gap = f" ({np.mean(away):+.2f})" if away and name != "dense" else ""
