@@ -64,6 +64,9 @@ def sentence(error: BaseException, where: str) -> str:
     >>> sentence(KeyError("a"), "--debug shows where")
     "KeyError: 'a'. This is a bug: --debug shows where."
     """
+    backend = os.environ.get("KERAS_BACKEND")
+    if isinstance(error, ModuleNotFoundError) and backend and error.name == backend:
+        return f"KERAS_BACKEND is {backend}, which is not installed: pip install {backend}, or unset it."
     kind, text = type(error).__name__, plain(error)
     if exit_code(error) == BUG:
         return f"{kind}: {text}. This is a bug: {where}."

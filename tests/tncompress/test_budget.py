@@ -135,6 +135,52 @@ def test_the_smallest_possible_is_told_and_possible(model, moments, kind):
 
 
 @pytest.mark.parametrize(
+    ("widths", "form"), [([16, 64, 16], "low_rank"), ([48, 96, 48, 12], "low_rank"), ([64, 64, 64], "monarch")]
+)
+def test_the_least_for_layers_of_one_share_is_told_and_possible(widths, form):
+    """In parameters, which were given, and not as a fraction."""
+    model = mlp(widths)
+    least = sum(widths[1:]) + 1
+    with pytest.raises(
+        tncompress.BudgetError, match=rf"than the [\d.]+% that params={least} leaves; give par"
+    ) as caught:
+        replace_dense(model, budget=Budget(params=least), form=form)
+    number = int(re.search(r"give params=(\d+) or more, or allocation='global'", str(caught.value))[1])
+    small = replace_dense(model, budget=Budget(params=number), form=form)
+    assert small.count_params() <= number
+    assert len(report(small).recipe) == len(widths) - 1
+
+
+MANY = np.random.default_rng(0).normal(size=(400, 48)).astype("float32")
+
+
+def test_a_layer_without_room_says_so_in_what_was_given():
+    """Only the narrow one has none."""
+    model = mlp([96, 96, 2])
+    small = replace_dense(model, budget=Budget(params=3000))
+    reasons = [row.reason for row in report(small).rows]
+    assert reasons[0] is None
+    assert re.search(r"more than the 3\d\.\d% that params=3000 leaves$", reasons[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"keep": 1.0}, r"within Budget\(keep=1.0\) every chosen layer can stay as it is; lower it"),
+        ({"budget": Budget(params=1e6)}, r"within Budget\(params=1000000.0\) every .* lower it"),
+        (
+            {"budget": Budget(max_loss=1e-12), "objective": "outputs", "calibration": MANY},
+            r"within Budget\(max_loss=1e-12\) .* raise it",
+        ),
+    ],
+)
+def test_a_budget_for_all_that_there_is_warns(model, arguments, words):
+    with pytest.warns(UserWarning, match=f"Nothing is compressed: {words}") as told:
+        replace_dense(model, **arguments)
+    assert next(found for found in told if "Nothing" in str(found.message)).filename == __file__
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"keep": 0.5, "budget": Budget(params=100)}, r"keep=0.5 and Budget\(params=100\) are two limits"),

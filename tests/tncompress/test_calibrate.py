@@ -129,6 +129,24 @@ def test_padding_is_left_out(options, key, mask):
     check(found, table[ids[input_mask == 1]])
 
 
+def test_a_keras_mask_comes_before_a_key():
+    ids = token_batch(rows=8)["input_word_ids"]
+    model = embedded(["ids", "padding_mask"], mask_zero=True)
+    table = keras.ops.convert_to_numpy(model.get_layer("embedding").embeddings)
+    batch = {"ids": ids, "padding_mask": (ids > 9).astype("int32")}
+    assert 0 < (ids > 9).sum() < (ids != 0).sum() < ids.size
+    check(calibrate(model, ["dense"], [batch])["dense"], table[ids[ids != 0]])
+
+
+@pytest.mark.parametrize("mask", ["padding_mask", lambda batch: batch["padding_mask"]], ids=["a key", "a function"])
+def test_a_mask_that_is_asked_for_comes_before_a_keras_mask(mask):
+    ids = token_batch(rows=8)["input_word_ids"]
+    model = embedded(["ids", "padding_mask"], mask_zero=True)
+    table = keras.ops.convert_to_numpy(model.get_layer("embedding").embeddings)
+    batch = {"ids": ids, "padding_mask": (ids > 9).astype("int32")}
+    check(calibrate(model, ["dense"], [batch], mask=mask)["dense"], table[ids[ids > 9]])
+
+
 def test_without_a_mask_all_positions_count():
     ids = token_batch(rows=8)["input_word_ids"]
     model = embedded(["ids"])
@@ -224,6 +242,17 @@ def test_inputs_that_are_held_out_are_put_together(sequential):
     assert changed == [pytest.approx(changed[0], rel=1e-4)] * 3
 
 
+def test_the_objective_is_measured_on_rows_that_are_held_out(sequential, monkeypatch):
+    x = vectors(rows=350)
+    parts = np.split(x, [30, 130, 260])  # the first has no hundredth row
+    for most, wanted in ((64, x[99::100]), (2, x[99:200:100])):
+        monkeypatch.setattr("tncompress.conversion.calibrate.PROBED", most)
+        found = calibrate(sequential, ["first"], parts, objective="outputs")
+        np.testing.assert_array_equal(np.concatenate([batch for batch, _ in found.probe.batches]), wanted)
+        assert all(len(batch) for batch, _ in found.probe.batches)
+        np.testing.assert_array_equal(found.held_out["first"], x[99::100])
+
+
 @pytest.mark.parametrize("objective", [None, "outputs"])
 def test_two_streams_merge(sequential, objective):
     """The second stream's rows have other signs than in one stream, so the gradients are those of the two."""
@@ -232,7 +261,9 @@ def test_two_streams_merge(sequential, objective):
     one, two = (calibrate(sequential, paths, part, objective=objective) for part in (x[:300], x[300:]))
     both, whole = one + two, calibrate(sequential, paths, x, objective=objective)
     same(both.without_gradients(), whole.without_gradients())
-    np.testing.assert_array_equal(both.held_out["first"], whole.held_out["first"])
+    for found in (both, both.without_gradients()):
+        np.testing.assert_array_equal(found.held_out["first"], whole.held_out["first"])
+    assert both.probe is one.probe
     assert both.energy == (None if objective is None else pytest.approx(whole.energy, rel=1e-6))
     for path in paths:
         if objective is None:
@@ -436,6 +467,7 @@ BAD = {
     "empty array": (np.zeros((0, WIDTH)), ValueError, "calibration data are empty"),
     "NaN": ([vectors(), with_nan()], ValueError, "'first' sees NaN or infinity in calibration batch 1"),
     "infinity": ([with_nan(np.inf)], ValueError, "'first' sees NaN or infinity in calibration batch 0"),
+    "too large for a square": ([with_nan(1e30)], ValueError, "'first' sees NaN or infinity in calibration batch 0"),
     "a number": (3, TypeError, "iterable of what the model takes as input .* got int"),
     "a text": ("texts", TypeError, "iterable of what the model takes as input .* got str"),
     "wrong width": ([np.ones((2, 5), "float32")], ValueError, "'sequential' does not take calibration batch 0"),
@@ -462,6 +494,13 @@ def fixed_inputs():
     return keras.Model([left, right], keras.layers.Dense(2, name="dense")(both), name="fixed")
 
 
+def table():
+    """Of ten rows."""
+    ids = keras.Input((4,), dtype="int32", name="ids")
+    rows = keras.layers.Embedding(10, WIDTH)(ids)
+    return keras.Model(ids, keras.layers.Dense(2, name="dense")(rows), name="table")
+
+
 OTHER_BATCHES = {
     "encoder, keys": (
         lambda: made("encoder")[0],
@@ -473,7 +512,11 @@ OTHER_BATCHES = {
         {"input_word_ids": IDS, "input_mask": IDS[:, :3], "input_type_ids": IDS},
         r"input_mask: int32 \[2, 3\].*input_mask must have the shape \(2, 4\)",
     ),
-    "encoder, no dict": (lambda: made("encoder")[0], IDS, r"got int32 \[2, 4\] .*must be a dict"),
+    "encoder, no dict": (
+        lambda: made("encoder")[0],
+        IDS,
+        r"got int32 \[2, 4\]; give all inputs at once as a dict of arrays, input_.*, or a list of batches, each such",
+    ),
     "dict, a key": (
         lambda: made("functional")[0],
         {"left": SIDES},
@@ -485,6 +528,19 @@ OTHER_BATCHES = {
         r"and got {left: float32 \[3, 16\], right: float32 \[3, 5\]}",
     ),
     "list, one too few": (fixed_inputs, [SIDES], r"it takes list of float32 \[any, 16\], float32 \[any, 4\] and got"),
+    "list of all inputs": (
+        fixed_inputs,
+        SIDES,
+        r"and got float32 \[3, 16\]; give all inputs at once as a dict of arrays, left and right, or a list of "
+        r"batches, each \[left, right\]\.$",
+    ),
+    "texts": (
+        lambda: made("sequential")[0],
+        np.array(["good", "bad"]),
+        r"it takes float32 \[any, 16\] and got text \[2\]; texts have to be tokenised first: give the arrays that a ",
+    ),
+    "texts in a list": (lambda: made("sequential")[0], "good", "got str of 4; texts have to be tokenised first"),
+    "fractions for ids": (table, IDS / 3, r"it got float64 \[2, 4\] \(ids are whole numbers, and these are not\)"),
     "list, a width": (fixed_inputs, [SIDES, SIDES], r"and got list of float32 \[3, 16\], float32 \[3, 16\]"),
     "subclassed, a width": (
         lambda: made("subclassed")[0],
@@ -505,6 +561,20 @@ def test_a_batch_of_another_kind(make, batch, words):
         calibrate(model, [path], [batch])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends take any id")
+def test_ids_that_the_table_does_not_have():
+    """The shapes fit, so what is in the batch is wrong; without the name that TensorFlow gives its operation."""
+    with pytest.raises(ValueError, match="does not take calibration batch 0") as caught:
+        calibrate(table(), ["dense"], [IDS + 5000])
+    assert str(caught.value).endswith(": it got int32 [2, 4] (indices[0,0] = 5001 is not in [0, 10)).")
+
+
+def test_whole_numbers_are_ids_in_any_dtype():
+    """As arrays that came through a file or a table often are."""
+    found = calibrate(table(), ["dense"], [IDS.astype("float64")])
+    assert found["dense"].count == IDS.size
 
 
 def test_the_batch_that_does_not_fit_is_named(sequential):

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
-from cli import as_json, done, run, write_bert, write_stack, write_texts, write_vectors
+from cli import TEXTS, as_json, done, run, write_bert, write_stack, write_texts, write_vectors
 from click.shell_completion import BashComplete
 from encoders import batch_of, encoder_of, randomised
 
@@ -17,8 +18,10 @@ import tncompress
 from bert_models import PRESETS, param_counts
 from bert_models.checkpoints.loading import load as load_bert
 from tncompress.cli import main
+from tncompress.cli.app import Output
 from tncompress.cli.compare import differences
 from tncompress.cli.models import find
+from tncompress.cli.timing import time_models
 from tncompress.forms import FORMS
 
 COMMANDS = ("bench", "compare", "compress", "count", "export", "forms", "plan", "report")
@@ -87,6 +90,14 @@ def test_count_of_files_is_that_of_the_model(here):
             assert layer["flops"] == rows[layer["layer"]].flops_after
 
 
+def test_bytes_are_those_of_the_dtypes():
+    kinds = ("float16", "mixed_bfloat16", "float64")
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(8, dtype=kind) for kind in kinds)])
+    model.layers[1].quantize("int8")
+    rows = sys.modules["tncompress.cli.count"].counted(model)
+    assert [row.bytes for row in rows] == [sum(np.asarray(w).nbytes for w in layer.weights) for layer in model.layers]
+
+
 # -- plan ------------------------------------------------------------------------------------------
 
 
@@ -120,10 +131,17 @@ def test_the_loss_that_plan_tells_is_that_of_the_fit(here):
     found = as_json("compress", here / "stack.keras", "weights.keras", "--keep", "0.4")
     for row, other in zip(found["rows"], expected["rows"], strict=True):
         assert other["loss"] == pytest.approx(row["weight_error"] ** 2, rel=1e-4)
+    told = done("plan", here / "stack.keras", "--keep", "0.4", "--overwrite").stdout
+    assert all(f"{row['loss'] ** 0.5:.3g}" in told for row in expected["rows"])
     calibrated = ["--keep", "0.4", "--calibration", here / "x.npy", "--objective", "outputs"]
     expected = as_json("plan", here / "stack.keras", *calibrated, "--overwrite")
     found = as_json("compress", here / "stack.keras", "objective.keras", *calibrated)
     assert expected["predicted_loss"] == pytest.approx(found["predicted_loss"], rel=1e-3)
+
+
+def test_all_numbers_of_tokens_count(here):
+    options = ["--device", "tpu-v5e", "--tokens", "8", "--tokens", "2048"]
+    assert as_json("plan", here / "stack.keras", *options)["tokens"] == [8, 2048]
 
 
 def test_a_recipe_is_written_and_taken(here):
@@ -199,6 +217,23 @@ def test_a_model_that_gives_nan_is_like_no_other(here):
         assert (result.exit_code, limit[0] in result.stderr) == (1, True)
 
 
+def test_single_numbers_have_no_cosine(here):
+    """It would be the fraction of equal signs."""
+    import keras
+
+    write_stack(Path("narrow.keras"), (16, 8, 1))
+    single = tncompress.load("narrow.keras")
+    both = keras.Model(single.inputs, {"one": single.outputs[0], "many": single.layers[0].output})
+    both.save("both.keras")
+    (row,) = as_json("compare", "narrow.keras", "narrow.keras")["outputs"]
+    assert (row["largest"], row["cosine"]) == (0, None)
+    cosines = {row["output"]: row["cosine"] for row in as_json("compare", "both.keras", "both.keras")["outputs"]}
+    assert (cosines["one"], cosines["many"]) == (None, pytest.approx(1))
+    result = run("compare", "narrow.keras", "narrow.keras", "--min-cosine", "0.5")
+    assert (result.exit_code, "--min-cosine is for outputs of two numbers and more" in result.stderr) == (2, True)
+    done("compare", "both.keras", "both.keras", "--min-cosine", "0.5")
+
+
 def test_models_without_vectors_of_floats_cannot_be_compared():
     model = SimpleNamespace(name="whole", predict_on_batch=lambda x: x.astype("int32"))
     with pytest.raises(ValueError, match="no outputs of floating-point vectors"):
@@ -235,6 +270,16 @@ def test_a_measured_loss_above_the_limit(here, monkeypatch):
     assert tncompress.load("out.keras").count_params() > 0
 
 
+def test_limits_that_count_are_told_to_the_last(here):
+    """The narrow layer fits no network within its share of that limit, so it stays as it is, with all of its 200."""
+    write_stack(Path("narrow.keras"), (100, 100, 2))
+    result = run("compress", "narrow.keras", "out.keras", "--params", "4000")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "--params 4000 is not met: it came to 4,102. The model was saved.",
+    )
+
+
 # -- mistakes: exit code 2, one sentence -----------------------------------------------------------------
 
 WRONG = [
@@ -249,6 +294,7 @@ WRONG = [
     (["report", "{here}/stack.keras", "--recipe", "{here}/stack.keras", "--overwrite"], "belongs to MODEL itself"),
     (["report", "{here}/stack.keras", "--html", "{here}/texts.txt"], "texts.txt exists; choose another name"),
     (["report", "{here}/stack.keras", "--html", "a", "--recipe", "a"], "--html and --recipe are the same file"),
+    (["report", "{here}/stack.keras", "--html", "{here}/a", "--recipe", "{here}/bert/../a"], "are the same file"),
     (["plan", "{here}/bert", "--out", "{here}/bert/config.json", "--overwrite"], "belongs to MODEL itself"),
     (["plan", "{here}/stack.keras", "--out", "{here}/texts.txt"], "texts.txt exists; choose another name"),
     (["plan", "{here}/stack.keras", "--keep", "1.5"], "keep is the fraction"),
@@ -259,6 +305,8 @@ WRONG = [
     (["plan", "{here}/stack.keras", "--max-loss", "0.1"], "give --objective, and"),
     (["plan", "{here}/stack.keras", "--out", "no/such/folder.json"], "folder no/such does not exist"),
     (["plan", "{here}/stack.keras", "--calibration", "nothing.txt"], "no file nothing.txt"),
+    (["plan", "{here}/stack.keras", "--calibration", "{here}/x.npy", "--most", "0"], "--most is at least 1, got 0"),
+    (["plan", "{here}/stack.keras", "--column", "a"], "give these with --calibration"),
     (["plan", "{here}/stack.keras", "--calibration", "{here}/texts.txt"], "give it arrays"),
     (["plan", "{here}/bert", "--calibration", "{here}/stack.keras"], "not UTF-8"),
     (["plan", "{here}/bert", "--calibration", "{here}/texts.txt", "--column", "a"], "--column is for .csv"),
@@ -272,12 +320,16 @@ WRONG = [
     (["compress", "{here}/small.keras", "out.keras"], "a network already"),
     (["compare", "{here}/stack.keras", "{here}/bert"], "does not take this input"),
     (["compare", "{here}/bert", "{here}/bert", "--length", "99"], "16 positions"),
+    (["compare", "{here}/stack.keras", "{here}/stack.keras", "--column", "a"], "give these with --text"),
     (["compare", "{here}/stack.keras"], "Missing argument 'B'"),
     (["bench", "{here}/stack.keras", "--batch", "0"], "--batch is at least 1"),
+    (["bench", "{here}/stack.keras", "--length", "0"], "--length is from 1 to"),
     (["export", "{here}/stack.keras", "out", "--to", "pickle"], "no format 'pickle'; choose from savedmodel"),
     (["report", "{here}/stack.keras", "--config", "tn_bert"], "--config describes a checkpoint"),
     (["forms", "svd"], "no form 'svd'"),
     (["forms", "--keep", "2"], "--keep is in"),
+    (["plan", "{here}/stack.keras", "--form", "lowrank"], "tucker, narrow. Did you mean low_rank?"),
+    (["export", "{here}/stack.keras", "out", "--to", "tflite"], "huggingface. Did you mean litert?"),
     (["nosuch"], "No such command 'nosuch'"),
 ]
 
@@ -322,6 +374,12 @@ def test_a_bug_is_told_apart(here, monkeypatch):
         (ValueError("a"), 2, "a (ValueError; TNCOMPRESS_TRACEBACK=1 shows where)"),
         (PermissionError(13, "no", "a"), 2, "[Errno 13] no: 'a'"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 2, "File name too long: 'a'"),
+        (
+            ModuleNotFoundError("x", name="none"),
+            2,
+            "KERAS_BACKEND is none, which is not installed: pip install none, or",
+        ),
+        (ModuleNotFoundError("No module named 'a'", name="a"), 2, "No module named 'a' (ModuleNotFoundError; TNCOMPR"),
         (KeyError("a"), 3, "This is a bug: TNCOMPRESS_TRACEBACK=1 shows where."),
     ],
 )
@@ -330,6 +388,7 @@ def test_codes_of_failures(here, monkeypatch, error, code, message):
         raise error
 
     monkeypatch.setattr(sys.modules["tncompress.cli.count"], "counted", fails)
+    monkeypatch.setenv("KERAS_BACKEND", "none")
     result = run("count", here / "stack.keras")
     assert (result.exit_code, len(result.stderr.splitlines())) == (code, 1)
     assert message in result.stderr
@@ -389,6 +448,13 @@ def test_tables_json_and_quiet(here, command, monkeypatch):
     assert done(*call, "--quiet").output == ""
 
 
+def test_quiet_keeps_warnings_and_bars_back(here):
+    call = ["plan", here / "stack.keras", "--calibration", here / "x.npy", "--most", "10", "--overwrite"]
+    assert "Warning: 2 layers saw fewer vectors than they have features" in done(*call).stderr
+    assert done(*call, "--quiet").output == ""
+    assert [Output(json=False, quiet=quiet).progress for quiet in (False, True)] == [None, False]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
     text = done(command, "--help").stdout
@@ -413,6 +479,65 @@ def test_bench_of_a_compressed_model(here, monkeypatch):
     assert as_json("bench", here / "stack.keras", "--batch", "2")["seconds_dense"] is None
     assert "ms for 2 rows" in done("bench", here / "stack.keras", "--batch", "2").stdout
     assert "ms for 2 x 4 tokens" in done("bench", here / "bert", "--batch", "2", "--length", "4").stdout
+
+
+@pytest.mark.parametrize("seconds", [2.0, 0.5])
+def test_bench_says_what_to_do_about_layers_that_lose(here, monkeypatch, seconds):
+    from tncompress.conversion import timing
+
+    monkeypatch.setattr("tncompress.cli.timing.SLICE", 1e-6)
+    monkeypatch.setattr(timing, "time_layers", lambda *_: {"dense": 1.0, "network": seconds})
+    told = done("bench", here / "small.keras", "--batch", "8").stdout
+    advice = "2 layers are slower than dense at 1,024 tokens: compress with --device this --tokens 1024."
+    assert (advice in told) == (seconds > 1)
+
+
+@pytest.mark.parametrize(("options", "begun"), [([], True), (["--quiet"], False)])
+def test_a_refit_tells_that_it_begins_where_there_is_no_bar(here, options, begun):
+    call = ["compress", here / "stack.keras", "out.keras", "--calibration", here / "x.npy", "--refit", *options]
+    told = done(*call).stderr
+    assert told == "Compressing, then refitting up to 2 layers, one after the other; this can take minutes.\n" * begun
+
+
+def test_times_are_told_of_what_they_are(here, monkeypatch):
+    """Networks by a clock of their own, models as if they took a second for every parameter."""
+    kinds, seen = {True: 2.0, False: 6.0}, []
+
+    def times(layers, tokens):
+        seen.append(tokens)
+        return {name: kinds[isinstance(layer, tncompress.TNDense)] for name, layer in layers.items()}
+
+    monkeypatch.setattr("tncompress.conversion.timing.time_layers", times)
+    monkeypatch.setattr(
+        "tncompress.cli.timing.time_models", lambda models, _: {k: 1.0 * m.count_params() for k, m in models.items()}
+    )
+    small, dense = (tncompress.load(here / name).count_params() for name in ("small.keras", "stack.keras"))
+    found = as_json("bench", here / "small.keras", "--batch", "2", "--length", "9")
+    assert (found["seconds"], found["seconds_dense"]) == (small, dense)
+    assert {(row["dense"], row["network"]) for row in found["layers"]} == {(6.0, 2.0)}
+    assert set(seen) == {18}
+    told = done("bench", here / "small.keras").stdout
+    assert "3.00x" in told
+    assert f"with dense layers: {dense / small:.2f}x" in told
+    found = as_json("compare", here / "stack.keras", here / "small.keras")
+    assert (found["a"]["seconds"], found["b"]["seconds"]) == (dense, small)
+
+
+def test_times_of_models_are_medians_of_single_passes(monkeypatch):
+    """By a clock that a pass moves on by what it is to take; some passes meet something that delays them."""
+    now, passes = [0.0], []
+
+    def model(seconds):
+        def predict(batch):
+            passes.append(batch)
+            now[0] += seconds * (10 if len(passes) % 9 == 0 else 1)
+
+        return SimpleNamespace(predict_on_batch=predict)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    monkeypatch.setattr("tncompress.cli.timing.time", clock)
+    assert time_models({"a": model(0.02), "b": model(0.1)}, "x") == pytest.approx({"a": 0.02, "b": 0.1})
+    assert set(passes) == {"x"}
 
 
 def test_report_is_that_of_the_library(here):
@@ -457,6 +582,7 @@ def test_export_hands_its_options_on(here, monkeypatch):
     assert as_json(*call)["num_bytes"] == 5
     assert (seen["to"], seen["int8"], seen["overwrite"]) == ("litert", True, False)
     assert seen["check"]["input_mask"].any(axis=1).all()
+    assert seen["check"]["input_mask"].shape[1] == max(len(text.split()) for text in TEXTS) + 2
 
 
 def test_export(here):

@@ -199,6 +199,18 @@ def test_a_subclass_shows_by_check_what_it_takes(to, tmp_path):
     assert not (tmp_path / f"b{path.suffix}").exists()
 
 
+def test_inputs_in_a_list_may_be_given_by_their_names(tmp_path):
+    """As Keras takes them; and single numbers have no cosine."""
+    first, second = keras.Input((3,), name="a.b"), keras.Input((2,), name="c")
+    model = keras.Model([first, second], keras.layers.Dense(1)(keras.layers.Concatenate()([first, second])))
+    batch = {"c": np.ones((4, 2), "float32"), "a.b": np.zeros((4, 3), "float32")}
+    made = export(model, tmp_path / "out", "savedmodel", check=batch)
+    assert (set(made.inputs), made.mean_cosine) == ({"a_b", "c"}, None)
+    assert made.max_difference < 1e-6
+    with pytest.raises(ValueError, match="The inputs to check the file on are a_b and c; got a_b and d"):
+        export(model, tmp_path / "other", "savedmodel", check={"a_b": batch["c"], "d": batch["c"]})
+
+
 def small_model(**kwargs):
     return keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, **kwargs)])
 
@@ -218,7 +230,8 @@ def small_model(**kwargs):
         ({"model": "x"}, TypeError, "export takes a Keras model, got str"),
         ({"model": keras.Sequential([keras.layers.Dense(2)])}, RuntimeError, "is not built, so it has no weights"),
         ({"check": np.ones((2, 5), "float32")}, ValueError, "expected axis -1 of input shape to have value 4"),
-        ({"check": {"a": 1}}, ValueError, "check must be a batch of inputs with inputs; got a"),
+        ({"check": {"a": 1}}, ValueError, "The inputs to check the file on are x; got a"),
+        ({"to": "tflite"}, ValueError, r"hub and huggingface\. Did you mean litert\?"),
         ({"to": "litert", "path": "a.tflite", "model": small_model(dtype="mixed_bfloat16")}, ValueError, "in bfloat16"),
     ],
 )

@@ -339,8 +339,10 @@ def test_a_new_form_is_known_by_its_name(monkeypatch):
 
 
 def test_an_unknown_form():
-    with pytest.raises(ValueError, match=r"no form 'svd'; choose from .*low_rank"):
+    with pytest.raises(ValueError, match=r"no form 'svd'; choose from .*low_rank.*tucker\.$"):
         get_form("svd")
+    with pytest.raises(ValueError, match=r"tucker\. Did you mean low_rank\?$"):
+        get_form("lowrank")
 
 
 def test_all_files_are_found():

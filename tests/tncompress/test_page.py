@@ -19,6 +19,7 @@ from models import made
 
 from tncompress import replace_dense, report
 from tncompress.conversion.curves import Front, Spectrum
+from tncompress.reporting import charts
 from tncompress.reporting.page import page
 from tncompress.reporting.report import Report, Row
 
@@ -267,6 +268,41 @@ def test_three_hundred_layers_stay_small_enough_to_open():
     check(text, result)
     assert len(text.encode()) < 2_000_000
     assert text.count('class="tn"') == 90
+
+
+falling = st.lists(st.floats(-12, 0).map(lambda power: 10.0**power) | st.just(0.0), min_size=2, max_size=9)
+
+
+def points_of(text):
+    """Of the one curve on a page in its first picture of that kind, and the mark on it."""
+    curve = re.search(r'<polyline class="line[^"]*" points="([^"]*)"', text)[1]
+    mark = re.search(r'<circle class="(?:chosen|cut[^"]*)" cx="([^"]*)" cy="([^"]*)"', text)
+    return curve.split(" "), f"{mark[1]},{mark[2]}"
+
+
+@settings(max_examples=60)
+@given(falling, st.data())
+def test_marks_lie_on_their_curves(values, data):
+    """Also where the curve ends, or falls below what is drawn."""
+    values = sorted(values, reverse=True)
+    places = range(len(values))
+    at = data.draw(st.sampled_from(places))
+    front = Front("keep", "objective", tuple((1e3 * k, loss) for k, loss in enumerate(values)), (1e3 * at, values[at]))
+    points, mark = points_of(charts.front({"front": json.loads(json.dumps(front.to_config()))}, "x", "y", "percent"))
+    assert points[at] == mark
+    found = result_of(network("a", rank=at + 1, spectrum=Spectrum(tuple(places), tuple(values))))
+    points, mark = points_of(charts.spectra(json.loads(found.to_json()), "a", [0]))
+    assert points[min(at + 1, len(values) - 1)] == mark
+
+
+def test_what_was_chosen_is_in_sight():
+    """However small its loss, it is not on the edge, where smaller ones lie."""
+    front = replace(FRONT, points=((1e3, 2.0), (2e3, 1e-7), (3e3, 1e-9)), chosen=(2e3, 1e-7))
+    (first, at, last), mark = points_of(charts.front({"front": front.to_config()}, "x", "y", "percent"))
+    heights = [float(point.split(",")[1]) for point in (first, at, last)]
+    assert at == mark
+    assert heights == sorted(heights)
+    assert heights[1] < heights[2]
 
 
 def test_an_older_page_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):

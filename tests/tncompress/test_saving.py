@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -91,6 +92,28 @@ def test_checkpoints_of_a_training_may_be_loaded(small, tmp_path):
     assert largest_difference(outputs_of(load(tmp_path / "at_1.keras"), inputs), outputs_of(small, inputs)) == 0.0
 
 
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_optimizer_that_made_no_step_takes_no_room(tmp_path, trained):
+    """Adam keeps two numbers for every weight, once it has begun."""
+    model, inputs = made("sequential")
+    model.compile("adam", "mse")
+    model.fit(inputs, inputs, verbose=0)
+    small = replace_dense(model, keep=0.6)
+    assert not small.optimizer.built
+    if trained:
+        small.fit(inputs, inputs, verbose=0)
+    small.save(tmp_path / "small.keras")
+    with zipfile.ZipFile(tmp_path / "small.keras") as archive, h5py.File(archive.open("model.weights.h5")) as weights:
+        assert len(weights["optimizer/vars"]) == 2 + trained * 2 * len(small.trainable_variables)
+    for again in (load(tmp_path / "small.keras"), keras.models.load_model(tmp_path / "small.keras")):
+        assert again.built
+        states = zip(small.optimizer.variables, again.optimizer.variables, strict=True)
+        assert all(np.array_equal(one, other) for one, other in states)
+        again.fit(inputs, inputs, verbose=0)
+        assert again.optimizer.iterations == small.optimizer.iterations + 1
+
+
 def test_config_goes_round(small):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(small))
     assert report(again).rows == report(small).rows
@@ -128,8 +151,9 @@ def unregistered(path):
 
 def test_custom_classes_may_be_given(tmp_path):
     stranger = unregistered(tmp_path / "stranger.keras")
-    with pytest.raises(ValueError, match=r"Stranger.*register them with Keras or pass custom_objects") as caught:
+    with pytest.raises(ValueError, match=r"or give custom_objects=\{'Stranger': Stranger\}\.$") as caught:
         load(tmp_path / "stranger.keras")
+    assert "no class Stranger here; import the module that defines and registers Stranger" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(load(tmp_path / "stranger.keras", {"Stranger": stranger}), stranger)
 

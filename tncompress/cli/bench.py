@@ -105,7 +105,14 @@ def _parts(model: Found, value: Mapping[str, Any], rows: list[Timed], taken: str
         )
         for row in rows
     )
+    slower = sum(len(row.layers) for row in rows if row.network > row.dense)
+    tokens = value["batch"] * value["length"]
+    advice = (
+        f"{slower} layer{' is' if slower == 1 else 's are'} slower than dense at {tokens:,} tokens: compress with "
+        f"--device this --tokens {tokens}."
+    )
     return [
         table(f"Layers, {value['batch']} x {value['length']} tokens (vectors) at once", columns, cells),
         f"{now}, {milliseconds(value['seconds_dense'])} ms with dense layers: {faster:.2f}x.",
+        *([advice] if slower else []),
     ]

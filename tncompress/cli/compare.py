@@ -22,13 +22,14 @@ class Difference:
         output: its name.
         largest: of all absolute differences.
         relative: ||a - b|| / ||a||.
-        cosine: mean over vectors along the last axis.
+        cosine: mean over vectors along the last axis; None where these are single numbers, of which it would tell
+            signs alone.
     """
 
     output: str
     largest: float
     relative: float
-    cosine: float
+    cosine: float | None
 
 
 @click.command(short_help="Two models: outputs, parameters, bytes, time.")
@@ -99,6 +100,7 @@ def differences(models: Sequence[Any], batches: Sequence[Any]) -> list[Differenc
         ValueError: the models do not take the same input, or have other outputs, or none to compare.
     """
     sums: dict[str, list[float]] = {}
+    widths: dict[str, int] = {}
     for x in batches:
         first, second = (_outputs_of(model, x) for model in models)
         if {n: v.shape[1:] for n, v in first.items()} != {n: v.shape[1:] for n, v in second.items()}:
@@ -108,9 +110,15 @@ def differences(models: Sequence[Any], batches: Sequence[Any]) -> list[Differenc
         if not first:
             raise ValueError("The models have no outputs of floating-point vectors, so there is nothing to compare.")
         for name, one in first.items():
+            widths[name] = one.shape[-1]
             _add(sums.setdefault(name, [0.0] * 5), one, second[name])
     return [
-        Difference(name, largest, (error / (energy or error)) ** 0.5 if error else 0.0, cosines / max(count, 1))
+        Difference(
+            name,
+            largest,
+            (error / (energy or error)) ** 0.5 if error else 0.0,
+            cosines / max(count, 1) if widths[name] > 1 else None,
+        )
         for name, (largest, error, energy, cosines, count) in sums.items()
     ]
 
@@ -179,13 +187,18 @@ def _sizes(sides: Mapping[str, Mapping[str, Any]]) -> Any:
 def _outputs(rows: Sequence[Difference], source: Source) -> Any:
     what = ", ".join(file.name for file in source.files) or "random input"
     columns = {"output": False, "largest difference": True, "relative": True, "mean cosine": True}
-    cells = ((row.output, f"{row.largest:.3g}", f"{row.relative:.3g}", f"{row.cosine:.5f}") for row in rows)
+    cells = (
+        (row.output, f"{row.largest:.3g}", f"{row.relative:.3g}", "" if row.cosine is None else f"{row.cosine:.5f}")
+        for row in rows
+    )
     return table(f"Outputs on {what}", columns, cells)
 
 
 def _check(rows: Sequence[Difference], most: float | None, least: float | None) -> None:
+    if least is not None and all(row.cosine is None for row in rows):
+        raise ValueError("--min-cosine is for outputs of two numbers and more; give --max-difference.")
     for row in rows:  # what is not a number meets no limit
         if most is not None and not row.largest <= most:
             raise LimitError(f"--max-difference {most:g} is not met: {row.output} differs by {row.largest:.3g}.")
-        if least is not None and not row.cosine >= least:
+        if least is not None and row.cosine is not None and not row.cosine >= least:
             raise LimitError(f"--min-cosine {least:g} is not met: that of {row.output} is {row.cosine:.5f}.")

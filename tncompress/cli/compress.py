@@ -1,6 +1,7 @@
 """`tncompress compress`: a model in, a smaller model out."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def compress(
     from tncompress.conversion.replace import replace_dense
     from tncompress.reporting.report import report
 
+    if refit and not sys.stderr.isatty():  # where no bar is shown
+        output.hint(_begun(keras_model, arguments))
     small = replace_dense(keras_model, **arguments, refit=refit, seed=seed, progress=output.progress)
     with told_if_full(out):
         small.save(out)
@@ -68,6 +71,15 @@ def _check_out(out: Path, model: Found, overwrite: bool) -> None:
     checked_file(out, model, overwrite)
 
 
+def _begun(model: Any, arguments: dict[str, Any]) -> str:
+    """What is to be waited for."""
+    from tncompress.conversion.sites import find_sites
+
+    sites = find_sites(model, arguments["include"], arguments["exclude"])
+    count = sum(not site.reason for site in sites)
+    return f"Compressing, then refitting up to {count} layers, one after the other; this can take minutes."
+
+
 def _check_limit(arguments: dict[str, Any], small: Any, found: Any) -> None:
     """Refuse to call it done if what was asked for is not what came out."""
     if arguments["recipe"] is not None:
@@ -82,5 +94,8 @@ def _check_limit(arguments: dict[str, Any], small: Any, found: Any) -> None:
         "max_loss": found.measured_loss,
     }.get(budget.kind)
     if reached is not None and reached > budget.limit * (1 + 1e-9):
-        option = budget.kind.replace("_", "-")
-        raise LimitError(f"--{option} {budget.limit:g} is not met: it came to {reached:.4g}. The model was saved.")
+        option, is_count = budget.kind.replace("_", "-"), budget.kind in ("params", "flops")
+        limit, came_to = (
+            (f"{budget.limit:.0f}", f"{reached:,}") if is_count else (f"{budget.limit:g}", f"{reached:.4g}")
+        )
+        raise LimitError(f"--{option} {limit} is not met: it came to {came_to}. The model was saved.")

@@ -68,7 +68,8 @@ def export(
     with told_if_full(out):
         found = exporting.export(keras_model, out, to, int8=int8, check=check, outputs=outputs, overwrite=overwrite)
     size = f"{found.version}, {byte_size(found.num_bytes)}"
-    checked = f"largest difference to Keras {found.max_difference:.2g}, mean cosine {found.mean_cosine:.5f}"
+    checked = f"largest difference to Keras {found.max_difference:.2g}"
+    checked += "" if found.mean_cosine is None else f", mean cosine {found.mean_cosine:.5f}"
     on = ", ".join(file.name for file in source.files) or "random input"
     output.show({**found.to_config(), "path": str(out)}, f"{out}: {size}; {checked} on {on}.")
 

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 from tncompress.cli.data import Source, batches_for
 from tncompress.cli.models import Found
 from tncompress.cli.objectives import objective
+from tncompress.naming import did_you_mean
 
 LIMITS = ("keep", "params", "flops", "latency", "max_loss")
 FILE = click.Path(path_type=Path)
@@ -28,7 +29,8 @@ class Named(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if value not in (known := self.names()):
-            self.fail(f"there is no {self.name} {value!r}; choose from {', '.join(known)}.", param, ctx)
+            near = did_you_mean(value, known)
+            self.fail(f"there is no {self.name} {value!r}; choose from {', '.join(known)}.{near}", param, ctx)
         return value
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from tncompress.conversion.gathered import are_moments
@@ -162,28 +163,56 @@ def is_global(
     return bool(needs) or allocation == "global" or (allocation is None and has_objective)
 
 
-def with_reasons(sites: Sequence[Site], keep: float, forms: Sequence[Form], over_all: bool) -> list[Site]:
+def with_reasons(
+    given: Sequence[Site], keep: float, forms: Sequence[Form], over_all: bool, budget: Budget, fixed: int
+) -> list[Site]:
     """The sites, those with their reason for which no form has a network within the budget.
 
+    Args:
+        given: all sites.
+        keep: what the budget leaves of the chosen ones, a fraction.
+        forms: to choose from.
+        over_all: one budget over all of them.
+        budget: as it was given, for messages.
+        fixed: parameters of the model besides the chosen sites.
+
     Raises:
+        BudgetError: if a number of parameters leaves too few for any.
         ValueError: if none is left, or a fixed structure needs more than the budget.
     """
+    sites, available = list(given), sum(site.num_params for site in given if not site.reason)
+    limit = f"keep={keep:.4g}" if budget.kind == "keep" else f"the {keep:.1%} that params={budget.limit:.0f} leaves"
     if not over_all:
-        sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms)) for site in sites]
+        sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms, limit)) for site in sites]
     elif NARROW_FORM not in forms:
         sites = [site if site.reason else replace(site, reason=_never_smaller(site, forms)) for site in sites]
     chosen = [site for site in sites if not site.reason]
     if not chosen:
+        if budget.kind == "params" and (share := _smallest_share(given, forms)):
+            least = fixed + math.ceil(share * available)
+            raise BudgetError(
+                f"The smallest {_listed(forms)} networks keep up to {float(share):.1%} of a kernel, more than {limit}; "
+                f"give params={least} or more, or allocation='global', by which layers need not keep the same share."
+            )
         raise ValueError(_nothing_to_replace(sites, forms))
     if forms[0].fixed:
         needed = sum(smallest_params(forms, site.in_dim, site.out_dim) or 0 for site in chosen)
         total = sum(site.num_params for site in chosen)
-        if needed > keep * total:
+        if needed > keep * total + 1e-6:
+            share = Fraction(needed, total)
+            is_count = budget.kind == "params"
+            least = fixed + math.ceil(share * available) if is_count else math.ceil(1000 * share) / 1000
             raise ValueError(
                 f"This structure of {forms[0].name} keeps {needed:,} of the chosen kernels' {total:,} parameters, "
-                f"more than keep={keep:.4g}; give keep={math.ceil(1000 * needed / total) / 1000:g} or more."
+                f"more than {limit}; give {budget.kind}={least} or more."
             )
     return sites
+
+
+def _smallest_share(sites: Sequence[Site], forms: Sequence[Form]) -> Fraction | None:
+    """Of its kernel that every chosen site has to keep to become a network, all the same; None if none can."""
+    smallest = {site: smallest_params(forms, site.in_dim, site.out_dim) for site in sites if not site.reason}
+    return max((Fraction(least, site.num_params) for site, least in smallest.items() if least), default=None)
 
 
 def _never_smaller(site: Site, forms: Sequence[Form]) -> str | None:
@@ -192,14 +221,14 @@ def _never_smaller(site: Site, forms: Sequence[Form]) -> str | None:
     return f"{_NO_NETWORK} {_listed(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense"
 
 
-def _too_large(site: Site, keep: float, forms: Sequence[Form]) -> str | None:
+def _too_large(site: Site, keep: float, forms: Sequence[Form], limit: str) -> str | None:
     names = _listed(forms)
     smallest = smallest_params(forms, site.in_dim, site.out_dim)
     if smallest is None:
         return _never_smaller(site, forms)
-    if keep < 1 and smallest > keep * site.num_params and not forms[0].fixed:
+    if keep < 1 and smallest > keep * site.num_params + 1e-6 and not forms[0].fixed:
         share = smallest / site.num_params
-        return f"the smallest {names} network keeps {share:.1%} of the kernel, more than keep={keep:.4g}"
+        return f"the smallest {names} network keeps {share:.1%} of the kernel, more than {limit}"
     return None
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.surgery import first_line
+from tncompress.conversion.misfit import holds_arrays, misfit, wrong_numbers
 
 MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
 ROWS = 32  # a batch, where data come as one array
@@ -81,15 +81,16 @@ def mask_of(x: Any, mask: Mask, number: int) -> np.ndarray | None:
     return None
 
 
-def counted(value: Any, lead: tuple[int, ...], given: np.ndarray | None) -> np.ndarray | None:
+def counted(value: Any, lead: tuple[int, ...], given: np.ndarray | None, *, asked: bool) -> np.ndarray | None:
     """Which vectors of a layer's input are no padding, bool as their leading axes; None: all.
 
     Args:
         value: the input, which may carry a Keras mask.
         lead: its axes that count vectors.
         given: the mask of the batch.
+        asked: it was asked for, so it comes before the Keras mask.
     """
-    own = getattr(value, "_keras_mask", None)
+    own = None if asked else getattr(value, "_keras_mask", None)
     mask = given if own is None else ops.convert_to_numpy(own).astype(bool)
     if mask is None or mask.shape == lead:
         return mask
@@ -107,7 +108,7 @@ def rows_of(x: Any, rows: slice) -> Any:
     """
     if isinstance(x, Mapping):
         return {key: rows_of(value, rows) for key, value in x.items()}
-    if _holds_arrays(x):
+    if holds_arrays(x):
         return type(x)(rows_of(item, rows) for item in x)
     return x[rows] if num_rows(x) else x  # a number counts for all rows
 
@@ -120,7 +121,7 @@ def num_rows(x: Any) -> int:
     """
     if isinstance(x, Mapping):
         return max((num_rows(value) for value in x.values()), default=0)
-    if _holds_arrays(x):
+    if holds_arrays(x):
         return max(map(num_rows, x))
     if hasattr(x, "shape"):
         return int(x.shape[0]) if len(x.shape) else 0
@@ -133,15 +134,10 @@ def numbers_of_a_row(x: Any) -> float:
     >>> numbers_of_a_row({"ids": np.zeros((5, 3)), "scale": 2.0}), numbers_of_a_row([[1, 2], [3, 4]])
     (3.0, 2.0)
     """
-    if isinstance(x, Mapping) or _holds_arrays(x):
+    if isinstance(x, Mapping) or holds_arrays(x):
         return sum(map(numbers_of_a_row, x.values() if isinstance(x, Mapping) else x))
     size = math.prod(x.shape) if hasattr(x, "shape") else np.size(x)
     return size / num_rows(x) if num_rows(x) else 0.0
-
-
-def _holds_arrays(x: Any) -> bool:
-    """Inputs side by side, and not the rows of one as nested lists."""
-    return isinstance(x, (list, tuple)) and bool(x) and all(hasattr(i, "shape") or isinstance(i, Mapping) for i in x)
 
 
 def parts_of(rows: range, every: int, block: int) -> Iterator[tuple[range, range | None]]:
@@ -180,39 +176,9 @@ def run_batch(model: keras.Model, x: Any, number: int) -> Any:
     Raises:
         ValueError: it does not take the batch; see `misfit`.
     """
+    if reason := wrong_numbers(model, x):
+        raise ValueError(misfit(model, x, reason, number))
     try:
         return model(x, training=False)
     except Exception as error:  # whatever its code says
-        raise ValueError(misfit(model, x, first_line(error), number)) from None
-
-
-def misfit(model: keras.Model, x: Any, reason: str, number: int) -> str:
-    """One sentence about a batch that a model does not take: what it wants, what it got, what it says itself."""
-    wanted = _wanted(model)
-    takes = f"it takes {wanted} and got {described(x)}" if wanted else f"it got {described(x)}"
-    return f"The model {model.name!r} does not take calibration batch {number}: {takes} ({reason})."
-
-
-def _wanted(model: keras.Model) -> str:
-    structure = getattr(model, "_inputs_struct", None)
-    if structure is None:
-        structure = getattr(model, "inputs", None)
-    if isinstance(structure, (list, tuple)) and len(structure) == 1:
-        structure = structure[0]
-    return "" if structure is None else described(structure)
-
-
-def described(x: Any) -> str:
-    """Shapes and dtypes of arrays in a structure.
-
-    >>> described({"ids": np.zeros((2, 3), "int32")})
-    '{ids: int32 [2, 3]}'
-    """
-    if isinstance(x, Mapping):
-        return "{" + ", ".join(f"{key}: {described(value)}" for key, value in x.items()) + "}"
-    if _holds_arrays(x):
-        return f"{type(x).__name__} of {', '.join(map(described, x))}"
-    if hasattr(x, "shape"):
-        shape = ", ".join("any" if size is None else str(size) for size in x.shape)
-        return f"{keras.backend.standardize_dtype(x.dtype)} [{shape}]"
-    return f"{type(x).__name__} of {len(x)}" if hasattr(x, "__len__") else type(x).__name__
+        raise ValueError(misfit(model, x, error, number)) from None

@@ -130,7 +130,7 @@ def calibrate(
     if objective is not None:
         check_objective(objective, layers)
     batches, total = batches_of(data)
-    forward = Forward(model, layers)
+    forward = Forward(model, layers, asked=mask is not None)
     backward = None if objective is None else Backward(model, layers, objective, forward)
     start, every, sample, probed = 0, 1, None, []
     block = max(1, min(BLOCK, gradient_rows // FEWEST_BLOCKS))

@@ -43,10 +43,16 @@ class Call:
 
 
 class Forward:
-    """What layers see, gathered batch by batch."""
+    """What layers see, gathered batch by batch.
 
-    def __init__(self, model: keras.Model, layers: Layers):
-        self._model, self._layers = model, layers
+    Args:
+        model: to run.
+        layers: to look at, by path.
+        asked: masks that are given were asked for, see `counted`.
+    """
+
+    def __init__(self, model: keras.Model, layers: Layers, *, asked: bool = False):
+        self._model, self._layers, self._asked = model, layers, asked
         self._moments: dict[str, Gathering] = {}
         self._tokens: dict[str, np.ndarray] = {}
         self._held_out: dict[str, _Thinned] = {}
@@ -85,7 +91,7 @@ class Forward:
         def see(path: str, value: Any) -> None:
             is_table = isinstance(self._layers[path], keras.layers.Embedding)
             lead = tuple(value.shape) if is_table else tuple(value.shape[:-1])
-            counts = counted(value, lead, given)
+            counts = counted(value, lead, given, asked=self._asked)
             by_row = _by_row(lead, counts, len(rows))
             vectors, tokens = math.prod(lead) / max(len(rows), 1), None
             if is_table:

@@ -1,5 +1,6 @@
 """What every layer of a model shall become: all that `replace_dense` does before it fits."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,7 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
         sites = find_sites(model, request.include, request.exclude, embeddings=request.embeddings)
         fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
         fraction = kept_fraction(budget, sites, fixed)
-        sites = with_reasons(sites, fraction, forms, over_all)
+        sites = with_reasons(sites, fraction, forms, over_all, budget, fixed)
         chosen = [site for site in sites if not site.reason]
         choices = None
     else:
@@ -171,5 +172,10 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
         plan, times, sites = settled(model, sites, pairs, target.tokens, shared_out, again, request.progress)
         chosen = [site for site in sites if not site.reason]
         pairs = [pair for pair in pairs if pair.second in plan.choices]
+    if choices is None and all(choice is None for choice in plan.choices.values()):
+        advice = "raise" if budget.kind == "max_loss" else "lower"
+        warnings.warn(
+            f"Nothing is compressed: within {budget} every chosen layer can stay as it is; {advice} it.", stacklevel=3
+        )
     places = Places(model, chosen, moments)
     return Decision(model, sites, choices is not None, places, moments, pairs, plan, times)

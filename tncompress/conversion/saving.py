@@ -6,6 +6,7 @@ nothing of it, nothing is unpickled, and safe mode stays on.
 """
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -26,12 +27,15 @@ from tncompress.fitting.choice import Bands, Choice
 from tncompress.layers.dense import TNDense
 from tncompress.layers.embedding import TNEmbedding
 
+_UNKNOWN = re.compile(r"Could not locate (class|function) '(?:\w+>)?(\w{1,200})'")  # as Keras says it
+
 
 class CompressedModel:
     """What a compressed model has besides the class of the dense one. See `compression_of`."""
 
     dense_class: type
     _compression: Compression
+    _has_slots = False  # it is made of a file that holds the optimizer's state
 
     def __new__(cls, *args: Any, **kwargs: Any) -> keras.Model:
         # Who makes one from parts, as keras.models.clone_model does, gets an ordinary model with the same layers.
@@ -45,6 +49,7 @@ class CompressedModel:
             "measured_loss": self._compression.measured_loss,
             "front": self._compression.front.to_config() if self._compression.front else None,
             "adapted": adaptations_of(self),  # type: ignore[arg-type]
+            "slots": bool(getattr(getattr(self, "optimizer", None), "built", False)),
         }
 
     @classmethod
@@ -55,7 +60,21 @@ class CompressedModel:
         compression = Compression(config["dense"], outcomes, config.get("params"), config.get("measured_loss"), front)
         put_choices(model, compression.recipe)
         adapt(model, config.get("adapted", {}))
-        return remember(model, compression)
+        remember(model, compression)
+        object.__setattr__(model, "_has_slots", config.get("slots", True))
+        return model
+
+    def compile_from_config(self, config: dict) -> None:
+        """As in Keras, but the optimizer's slots, twice the weights, are made with the first step if there is no state.
+
+        Keras makes them at once for a model that is built, and writes them into its file.
+        """
+        built = self.built  # type: ignore[has-type]
+        self.built = built and self._has_slots
+        try:
+            super().compile_from_config(config)  # type: ignore[misc]
+        finally:
+            self.built = built
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`, but a save that fails leaves an older file as it was."""
@@ -87,6 +106,7 @@ def remember(model: keras.Model, compression: Compression) -> keras.Model:
     if not isinstance(model, CompressedModel):
         model.__class__ = _compressed_class(type(model))
     object.__setattr__(model, "_compression", compression)
+    object.__setattr__(model, "_has_slots", False)
     return model
 
 
@@ -138,6 +158,12 @@ def load(path: str | os.PathLike, custom_objects: Mapping | None = None, *, keep
             else:
                 model = keras.saving.load_model(path, custom_objects=custom_objects)
     except Exception as error:  # many kinds, by what is broken
+        if unknown := _UNKNOWN.search(str(error)):
+            kind, name = unknown.groups()
+            raise ValueError(
+                f"{path} cannot be loaded: there is no {kind} {name} here; import the module that defines and "
+                f"registers {name}, or give custom_objects={{{name!r}: {name}}}."
+            ) from None
         raise ValueError(
             f"{path} cannot be loaded ({first_line(error)}). If the model has layers of your own, register them "
             "with Keras or pass custom_objects; otherwise the file is damaged."

@@ -118,11 +118,12 @@ def gathered(
         if judging_only and not judges:
             continue
         x = inputs_of(batch, streams.small.model)
-        given = mask_of(x, streams.mask, number)
+        given, asked = mask_of(x, streams.mask, number), streams.mask is not None
         ours, theirs = streams.small.observed(x, wanted, number), streams.original.observed(x, points, number)
         for part in group:
             for entering, point in zip(group[0].inputs, part.points, strict=True):
-                rows = _rows(ours[entering], ours[point], theirs[point], streams.units.get(part.path), given)
+                counts = counted(ours[entering], tuple(ours[entering].shape[:-1]), given, asked=asked)
+                rows = _rows(ours[entering], ours[point], theirs[point], streams.units.get(part.path), counts)
                 with np.errstate(all="ignore"):  # what is not finite is said in words
                     new = Moments.of(rows)
                 key = (part.path, judges)
@@ -141,9 +142,8 @@ def gathered(
     return [(found.get((part.path, False)), found[part.path, True]) for part in group]
 
 
-def _rows(entering: Any, ours: Any, theirs: Any, units: np.ndarray | None, given: np.ndarray | None) -> np.ndarray:
-    """`[vectors, in_dim + out_dim]` without padding: a layer's inputs, and by how much it misses the original."""
-    counts = counted(entering, tuple(entering.shape[:-1]), given)
+def _rows(entering: Any, ours: Any, theirs: Any, units: np.ndarray | None, counts: np.ndarray | None) -> np.ndarray:
+    """`[vectors, in_dim + out_dim]` of those that count: a layer's inputs, and by how much it misses the original."""
     vectors = int(np.prod(entering.shape[:-1]))
     x, ours, theirs = (
         ops.convert_to_numpy(ops.cast(value, "float32")).reshape(vectors, -1) for value in (entering, ours, theirs)

@@ -30,7 +30,8 @@ class Exported:
         inputs: shapes by name; None: any length.
         int8: weights as int8.
         max_difference: the largest one of outputs on the `check` inputs from the model's in Keras; None: not checked.
-        mean_cosine: of the outputs' last axes with those of the model, over all of them; None: not checked.
+        mean_cosine: of the outputs' last axes with those of the model, over all of them but those of length one; None:
+            not checked, or there are no others.
     """
 
     to: str
@@ -123,7 +124,7 @@ def _other_dtype(model: keras.Model) -> tuple[str, str] | None:
     return next((one for one in found if one[1] != "float32"), None)
 
 
-def _compared(job: Job, chosen: Format, run: Callable, arrays: Any) -> dict[str, float]:
+def _compared(job: Job, chosen: Format, run: Callable, arrays: Any) -> dict[str, float | None]:
     """What `Exported` says of the outputs on the check inputs."""
     wanted = {name: keras.ops.convert_to_numpy(value) for name, value in job.call(arrays).items()}
     found = run(arrays)
@@ -140,10 +141,11 @@ def _compared(job: Job, chosen: Format, run: Callable, arrays: Any) -> dict[str,
     return {"max_difference": difference, "mean_cosine": _mean_cosine(pairs)}
 
 
-def _mean_cosine(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Of vectors along the last axis."""
+def _mean_cosine(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """Of vectors along the last axis; of single numbers it would tell signs alone."""
     cosines = [
         np.sum(a * b, axis=-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-30)
         for a, b in (map(np.atleast_1d, pair) for pair in pairs)
+        if a.shape[-1] != 1
     ]
-    return float(np.mean(np.concatenate([np.ravel(found) for found in cosines])))
+    return float(np.mean(np.concatenate([np.ravel(found) for found in cosines]))) if cosines else None

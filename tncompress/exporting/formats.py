@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from tncompress.naming import did_you_mean
+
 
 @dataclass(frozen=True)
 class Format:
@@ -72,7 +74,7 @@ def format_of(name: str, *, int8: bool) -> Format:
     ValueError: There is no format 'pickle'; there are savedmodel, onnx, litert, openvino, hub and huggingface.
     """
     if name not in FORMATS:
-        raise ValueError(f"There is no format {name!r}; there are {_listed(FORMATS)}.")
+        raise ValueError(f"There is no format {name!r}; there are {_listed(FORMATS)}.{did_you_mean(name, FORMATS)}")
     chosen = FORMATS[name]
     if int8 and not chosen.can_int8:
         able = _listed(other for other, one in FORMATS.items() if one.can_int8)

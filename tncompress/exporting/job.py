@@ -55,9 +55,12 @@ class Job:
             ValueError: there are others.
         """
         given = leaves(inputs)
+        named = {_plain(name): value for name, value in given.items()}
+        if named.keys() == self.inputs.keys():  # a dict by the names of inputs that are in a list, as Keras takes it
+            given = {path: named[spec.name] for path, spec in leaves(self.signature).items()}
         if given.keys() != leaves(self.signature).keys():
             raise ValueError(
-                f"check must be a batch of inputs with {', '.join(leaves(self.signature))}; got {', '.join(given)}."
+                f"The inputs to check the file on are {' and '.join(self.inputs)}; got {' and '.join(given)}."
             )
         return mapped(
             lambda path, spec: np.asarray(keras.ops.convert_to_numpy(given[path]), spec.dtype.as_numpy_dtype),
@@ -93,11 +96,16 @@ def signature_of(model: keras.Model, check: Any = None) -> Any:
     def spec(path: str, tensor: Any) -> tf.TensorSpec:
         if not isinstance(tensor, keras.KerasTensor):
             tensor = keras.ops.convert_to_tensor(tensor)
-        name = re.sub(r"\W", "_", tensor.name if isinstance(tensor, keras.KerasTensor) else path)
+        name = _plain(tensor.name if isinstance(tensor, keras.KerasTensor) else path)
         names.append(f"{name}_{len(names)}" if name in names else name)
         return tf.TensorSpec((None, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype), names[-1])
 
     return mapped(spec, check if structure is None else structure)
+
+
+def _plain(name: str) -> str:
+    """A name that all formats take."""
+    return re.sub(r"\W", "_", name)
 
 
 def symbolic_inputs(model: keras.Model) -> Any:

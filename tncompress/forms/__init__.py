@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from tncompress.forms.form import Form
+from tncompress.naming import did_you_mean
 
 FORMS: dict[str, Form] = {}
 
@@ -24,10 +25,11 @@ def get_form(name: str) -> Form:
     """The form of that name.
 
     Raises:
-        ValueError: if there is none; names those that there are.
+        ValueError: if there is none; names those that there are, and which is near.
     """
     if name not in FORMS:
-        raise ValueError(f"There is no form {name!r}; choose from {', '.join(sorted(FORMS))}.")
+        near = did_you_mean(name, FORMS)
+        raise ValueError(f"There is no form {name!r}; choose from {', '.join(sorted(FORMS))}.{near}")
     return FORMS[name]
 
 

@@ -1,16 +1,17 @@
 """The page's charts: SVG from the numbers of a report's JSON. Each has a title, and every mark one with its number."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from math import ceil, floor, log10
+from typing import Any
 
 from tncompress.reporting.grouping import kind_of
 from tncompress.reporting.markup import at, written
 
 WIDTH, HEIGHT = 420.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 10.0, 12.0, 34.0  # around the plot, for the axes' numbers
-DECADES = 4  # of a logarithmic axis, at most; what is smaller is not drawn
+DECADES = 4  # of a logarithmic axis, but for a mark that is smaller; what is smaller still lies on the edge
 
 Scale = Callable[[float], float]
 
@@ -44,10 +45,11 @@ def front(data: Mapping, title: str, unit: str, style: str) -> str:
     """Loss against cost on a logarithmic axis, with the point that was chosen."""
     points = [*data["front"]["points"], data["front"]["chosen"]]
     costs, losses = zip(*points, strict=True)
-    y, ticks = _logarithmic(losses, style)
-    x = _linear((min(costs), max(costs)), (LEFT + 4, WIDTH - RIGHT - 12))
     cost, loss = points.pop()
-    points = [point for point in points if point[1] >= _floor(losses)]
+    floor = _floor(losses, mark=loss)
+    y, ticks = _logarithmic(losses, style, floor)
+    x = _linear((min(costs), max(costs)), (LEFT + 4, WIDTH - RIGHT - 12))
+    points = _drawn(points, floor, cost)
     line = " ".join(f"{x(cost):.1f},{y(loss):.1f}" for cost, loss in points)
     about = f"chosen: {written(data, 'front/chosen/1', style)}"
     parts = [
@@ -66,17 +68,18 @@ def spectra(data: Mapping, title: str, rows: Sequence[int]) -> str:
     """Singular values of layers of one kind on a logarithmic axis, each line with a dot at its cut."""
     curves = [data["rows"][row]["spectrum"] for row in rows]
     values = [value for curve in curves for value in curve["values"]]
-    y, ticks = _logarithmic(values, "short")
+    floor = _floor(values)
+    y, ticks = _logarithmic(values, "short", floor)
     last = max(curve["positions"][-1] for curve in curves)
     x = _linear((0, max(last, 1)), (LEFT, WIDTH - RIGHT))
     parts = []
     for row, curve in zip(rows, curves, strict=True):
         pairs = list(zip(curve["positions"], curve["values"], strict=True))
-        points = " ".join(f"{x(position):.1f},{y(value):.1f}" for position, value in pairs if value >= _floor(values))
-        rank = data["rows"][row]["rank"]
+        rank = min(data["rows"][row]["rank"], pairs[-1][0])  # a full one is behind the last
+        points = " ".join(f"{x(position):.1f},{y(value):.1f}" for position, value in _drawn(pairs, floor, rank))
         kind = kind_number(data, data["rows"][row]["layer"])
         parts.append(f'<polyline class="line s{kind}" points="{points}"/>')
-        cut = f'cx="{x(rank):.1f}" cy="{y(_between(pairs, rank)):.1f}"'
+        cut = f'cx="{x(rank):.1f}" cy="{_between([(position, y(value)) for position, value in pairs], rank):.1f}"'
         parts.append(f'<circle class="cut f{kind}" {cut} r="4">{_title(data, row, "rank", "count")}</circle>')
     across = [(value, _large(value)) for value in _round_numbers(last)]
     return _chart(
@@ -111,7 +114,7 @@ def _chosen_label(x: float, y: float) -> str:
 
 
 def _between(pairs: Sequence[tuple[int, float]], position: int) -> float:
-    """The value at a position, by those next to it."""
+    """What is at a position, by those next to it."""
     for (start, high), (end, low) in pairwise(pairs):
         if start <= position <= end:
             return high + (low - high) * (position - start) / (end - start)
@@ -127,22 +130,31 @@ def _linear(values: tuple[float, float], pixels: tuple[float, float]) -> Scale:
     return lambda value: start + (end - start) * (value - low) / width
 
 
-def _logarithmic(values: Sequence[float], style: str) -> tuple[Scale, list[tuple[float, str]]]:
-    """A scale whose floor is some decades down, and its ticks."""
-    top = max(values, default=1.0) or 1.0
-    high, low = log10(top), log10(min((value for value in values if value >= _floor(values)), default=top))
+def _logarithmic(values: Sequence[float], style: str, floor: float) -> tuple[Scale, list[tuple[float, str]]]:
+    """A scale down to the least value, or to the floor, and its ticks."""
+    high, low = math.log10(max(values, default=1.0) or 1.0), math.log10(max(min(values, default=1.0), floor))
     low = min(low, high - 0.5) - 0.05
     within = _linear((low, high + 0.05), (HEIGHT - BOTTOM, TOP))
-    powers = [10.0**k * factor for k in range(floor(low), ceil(high) + 1) for factor in (1, 3)]
-    inside = [power for power in powers if low <= log10(power) <= high + 0.05]
+    powers = [10.0**k * factor for k in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 3)]
+    inside = [power for power in powers if low <= math.log10(power) <= high + 0.05]
     if len(inside) > 5:
-        inside = inside[:: ceil(len(inside) / 5)]
-    return lambda value: within(log10(max(value, 10**low))), [(power, _tick(power, style)) for power in inside]
+        inside = inside[:: math.ceil(len(inside) / 5)]
+    return lambda value: within(math.log10(max(value, 10**low))), [(power, _tick(power, style)) for power in inside]
 
 
-def _floor(values: Sequence[float]) -> float:
-    """What is smaller is not drawn."""
-    return (max(values, default=1.0) or 1.0) * 10**-DECADES
+def _floor(values: Sequence[float], mark: float = 0.0) -> float:
+    """What is smaller lies on the edge: some decades below the largest, but not above a mark."""
+    floor = (max(values, default=1.0) or 1.0) * 10**-DECADES
+    return min(floor, mark) if mark > 0 else floor
+
+
+def _drawn(pairs: Sequence[Any], floor: float, mark: float) -> Sequence[Any]:
+    """Of the points of a falling curve those down to the edge, and at least those up to a mark, which lies on it.
+
+    >>> _drawn([(1, 0.5), (2, 0.1), (3, 0.0), (4, 0.0), (5, 0.0)], floor=0.2, mark=3)
+    [(1, 0.5), (2, 0.1), (3, 0.0)]
+    """
+    return pairs[: max(sum(value >= floor for _, value in pairs), sum(place < mark for place, _ in pairs)) + 1]
 
 
 def _round_numbers(high: float, low: float = 0.0) -> list[float]:
@@ -152,10 +164,10 @@ def _round_numbers(high: float, low: float = 0.0) -> list[float]:
     ([0.0, 2.5, 5.0, 7.5, 10.0], [1000000.0, 1500000.0, 2000000.0, 2500000.0, 3000000.0])
     """
     width = (high - low) or 1.0
-    unit = 10 ** floor(log10(width / 2))
+    unit = 10 ** math.floor(math.log10(width / 2))
     step = next(unit * factor for factor in (0.5, 1, 2, 2.5, 5, 10) if width / (unit * factor) <= 4.01)
-    start = ceil(low / step - 1e-9)
-    return [step * k for k in range(start, floor(high / step + 1e-9) + 1)]
+    start = math.ceil(low / step - 1e-9)
+    return [step * k for k in range(start, math.floor(high / step + 1e-9) + 1)]
 
 
 def _tick(value: float, style: str) -> str:

@@ -13,11 +13,12 @@ _CLASSES = "".join(
     f".f{k}{{fill:var(--k{k})}}.b{k}{{background:var(--k{k})}}.s{k}{{stroke:var(--k{k})}}" for k in range(len(LIGHT))
 )
 
+# A scrolled box has a shade where it goes on, for where scroll bars are hidden: what is scrolled covers it at the ends.
 CSS = (
     ":root{color-scheme:light dark;--page:#f4f6f8;--card:#fff;--text:#1b2733;--soft:#52606d;--edge:#d5dbe1;"
-    f"--mark:#b3261e;--link:#0b62a8;{_colours(LIGHT)}}}"
+    f"--mark:#b3261e;--link:#0b62a8;--shade:#0004;{_colours(LIGHT)}}}"
     "@media(prefers-color-scheme:dark){:root{--page:#0d1117;--card:#161b22;--text:#e6edf3;--soft:#a5b1bd;"
-    f"--edge:#30363d;--mark:#ff8a80;--link:#6cb6ff;{_colours(DARK)}}}}}"
+    f"--edge:#30363d;--mark:#ff8a80;--link:#6cb6ff;--shade:#fff4;{_colours(DARK)}}}}}"
     """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--text);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
@@ -52,7 +53,11 @@ svg.chart{width:100%;max-width:540px;height:auto;display:block}
 .chart .guide{fill:none;stroke:var(--mark);stroke-dasharray:4 3}
 .chart .chosen{fill:var(--mark);stroke:var(--card);stroke-width:2}
 .chart .cut{stroke:var(--card);stroke-width:1.2}
-.scroll{overflow-x:auto;max-width:100%}
+.scroll{overflow-x:auto;max-width:100%;background:linear-gradient(to right,var(--card) 30%,transparent) left/48px 100%,
+linear-gradient(to left,var(--card) 30%,transparent) right/48px 100%,
+linear-gradient(to right,var(--shade),transparent) left/12px 100%,
+linear-gradient(to left,var(--shade),transparent) right/12px 100%;background-repeat:no-repeat;
+background-attachment:local,local,scroll,scroll}
 .tn{display:block;margin:0 auto 0 0}
 table{border-collapse:collapse;font-size:13.5px;min-width:100%}
 caption{text-align:left;padding:0 0 6px;font-size:14px}
