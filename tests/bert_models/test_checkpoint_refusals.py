@@ -84,6 +84,12 @@ BAD_FOLDERS = {
         ValueError,
         ["vocab.txt", "15 tokens", "14 rows"],
     ),
+    "vocabulary of a hub folder": (
+        lambda f: ((f / "assets").mkdir(), (f / "assets" / "vocab.txt").write_text("[PAD]\n" * 15)),
+        "",
+        ValueError,
+        ["assets/vocab.txt", "15 tokens", "14 rows"],
+    ),
     "wrong prefix": (
         lambda f: None,
         "model.ckpt",

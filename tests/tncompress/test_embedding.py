@@ -132,6 +132,13 @@ def test_starts_as_large_as_keras_does():
     assert to_numpy(keras_table.embeddings).std() == pytest.approx(EMBEDDING_STDDEV, rel=0.02)
 
 
+def test_factors_of_one_initializer_differ():
+    layer = TNEmbedding(40, 8, ((20, 4), (20, 4)), factor_initializer="glorot_uniform")
+    layer.build()
+    first, second = map(to_numpy, layer.tables)
+    assert not np.array_equal(first, second)
+
+
 # -- masks ----------------------------------------------------------------------------
 
 
