@@ -42,7 +42,7 @@ else:
 
 def child():
     Path("started").touch()
-    while True:
+    while os.getppid() == parent:  # else it would go on for ever, and nobody would hear why
         for call in calls:
             try:
                 main([*call, "--overwrite", "--quiet"], prog_name="tncompress")
@@ -51,7 +51,10 @@ def child():
             Path("finished").touch()
 
 def writing():
-    return {file for file in Path().glob(".saving-*/new*") if file.parent not in cut}
+    try:
+        return {file for file in Path().glob(".saving-*/new*") if file.parent not in cut}
+    except FileNotFoundError:  # of a run that ended while this looked
+        return set()
 
 def wait(is_so, pid):
     end = time.monotonic() + 120
@@ -61,6 +64,7 @@ def wait(is_so, pid):
         time.sleep(0.0005)
 
 random.seed(seed)
+parent = os.getpid()
 cut = set()  # what kills have left of writing
 for number in range(kills):
     for mark in ("started", "finished"):
