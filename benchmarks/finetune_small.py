@@ -78,37 +78,47 @@ def wanted(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def fine_tuned(student, tokenizer, task: str, splits: dict, seed: int, args: argparse.Namespace) -> dict:
-    """Scores on dev and processor seconds of one fine-tuning; the examples are drawn by the seed."""
+    """Scores on dev and processor seconds of one fine-tuning."""
+    count, rate = dict(args.examples).get(task), dict(args.learning_rate).get(task, RATE)
+    begun = time.process_time()
+    found, examples = tuned(student, tokenizer, task, splits, seed, count, rate, args.epochs, args.batch)
+    seconds = time.process_time() - begun
+    (run,) = found.runs
+    return {
+        "scores": run.scores["dev"],
+        "headline": headline(run.scores["dev"]),
+        "trouble": run.trouble,
+        "examples": examples,
+        "recipe": asdict(found.recipe),
+        "cpu_seconds": seconds,
+    }
+
+
+def tuned(
+    student, tokenizer, task: str, splits: dict, seed: int, count: int | None, rate: float, epochs: int, batch: int
+):
+    """What `finetune` makes of so many examples (None: all), drawn by the seed; and how many they were."""
     from bert_models.finetuning.finetune import finetune
     from bert_models.finetuning.recipes import RECIPES
 
-    draw = np.random.default_rng(seed)
     train = splits["train"]
-    count = dict(args.examples).get(task, len(train))
-    train = [train[i] for i in draw.permutation(len(train))[:count]]
-    rate = dict(args.learning_rate).get(task, RATE)
-    recipe = replace(RECIPES["small_bert"], learning_rate=rate, epochs=args.epochs, batch_size=args.batch)
-    begun = time.process_time()
+    train = [train[i] for i in np.random.default_rng(seed).permutation(len(train))[:count]]
     found = finetune(
         student,
         task,
         {"train": train, "dev": splits["dev"]},
         tokenizer=tokenizer,
-        recipe=recipe,
+        recipe=replace(RECIPES["small_bert"], learning_rate=rate, epochs=epochs, batch_size=batch),
         seeds=[seed],
         output="mean",
         progress=False,
     )
-    (run,) = found.runs
-    seconds = time.process_time() - begun
-    return {
-        "scores": run.scores["dev"],
-        "headline": float(np.mean(list(run.scores["dev"].values()))),
-        "trouble": run.trouble,
-        "examples": len(train),
-        "recipe": asdict(recipe),
-        "cpu_seconds": seconds,
-    }
+    return found, len(train)
+
+
+def headline(scores: dict[str, float]) -> float:
+    """The mean of a task's metrics."""
+    return float(np.mean(list(scores.values())))
 
 
 # -- results ---------------------------------------------------------------------------------------

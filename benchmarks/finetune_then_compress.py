@@ -13,12 +13,11 @@ The data are laid out as for `finetune_small.py`. The file of results is also wh
 import argparse
 import os
 import time
-from dataclasses import replace
 
 import measure
 import minilm
 import numpy as np
-from finetune_small import RATE, earlier
+from finetune_small import RATE, earlier, headline, tuned
 from finetune_students import RANDOM_RATE, STUDENTS, TASKS, compressed, kernels, task_data, with_random_kernels
 
 UNLABELLED = 5000  # texts of the training part, to recover with
@@ -52,35 +51,23 @@ def measured(args: argparse.Namespace, seed: int, students: list[str]):
     import bert_models
     import tncompress
     from bert_models.finetuning.evaluation import evaluate
-    from bert_models.finetuning.finetune import finetune
-    from bert_models.finetuning.recipes import RECIPES
 
     tokenizer = bert_models.load_tokenizer(minilm.folder())
     splits = task_data(args.task, argparse.Namespace(**{args.task: args.data}))
-    train = splits["train"]
-    chosen = [train[i] for i in np.random.default_rng(seed).permutation(len(train))[: args.examples]]
-    recipe = replace(RECIPES["small_bert"], learning_rate=args.learning_rate, epochs=args.epochs, batch_size=BATCH)
     begun = time.process_time()
-    model = finetune(
-        bert_models.load(minilm.folder()),
-        args.task,
-        {"train": chosen, "dev": splits["dev"]},
-        tokenizer=tokenizer,
-        recipe=recipe,
-        seeds=[seed],
-        output="mean",
-        progress=False,
-    ).model
+    encoder = bert_models.load(minilm.folder())
+    found, _ = tuned(encoder, tokenizer, args.task, splits, seed, args.examples, args.learning_rate, args.epochs, BATCH)
+    model, seconds = found.model, time.process_time() - begun
+
+    dev = {"dev": splits["dev"]}
 
     def score(one) -> float:
-        found = evaluate(one, args.task, {"dev": splits["dev"]}, tokenizer=tokenizer, progress=False)
-        return float(np.mean(list(found["dev"].values())))
+        return headline(evaluate(one, args.task, dev, tokenizer=tokenizer, progress=False)["dev"])
 
     about = {"task": args.task, "seed": seed}
-    seconds = time.process_time() - begun
     if "dense" in students:
         yield {**about, "student": "dense", "kept": 1.0, "fitted": score(model), "fit_seconds": seconds}
-    batches = unlabelled(args.task, tokenizer, train)
+    batches = unlabelled(args.task, tokenizer, splits["train"])
     begun = time.process_time()
     moments = tncompress.calibrate(model, kernels(model), batches[: CALIBRATION // BATCH], objective="outputs")
     calibration = time.process_time() - begun

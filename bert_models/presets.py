@@ -1,6 +1,5 @@
 """The named encoders, as data: a `BertConfig` each, with what its card says beside it."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from typing import Any
 
 from bert_models.config import BertConfig
 from bert_models.kinds import ExpandCondense, TalkingHeads
+from tncompress.naming import nearest
 
 MINI_LAYERS, MINI_WIDTHS = (2, 4, 6, 8, 10, 12), (128, 256, 512, 768)
 
@@ -70,7 +70,7 @@ def preset(name: str) -> Preset:
     if plain in PRESETS:
         return PRESETS[plain]
     parts = [key for key in PRESETS if plain.lower() in key.lower()]  # "lambert" is far from its full name
-    near = list(dict.fromkeys(parts + difflib.get_close_matches(plain, PRESETS, n=3, cutoff=0.5)))[:3]
+    near = list(dict.fromkeys(parts + nearest(plain, PRESETS, count=3, cutoff=0.5)))[:3]
     hint = f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else "none is near it"
     raise ValueError(f"no preset is called {name!r}; {hint}. bert_models.PRESETS holds all {len(PRESETS)}.")
 

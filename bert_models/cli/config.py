@@ -1,6 +1,5 @@
 """Options from a file: TOML or JSON, with the names of the options, checked against the command."""
 
-import difflib
 import json
 import re
 import tomllib
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from tncompress.limits import parsed_json, shown, shown_error
+from tncompress.naming import nearest
 
 MOST_BYTES = 1_000_000
 MOST_DEPTH = 20  # of tables and lists in each other
@@ -97,7 +97,7 @@ def _flag(param: click.Parameter) -> str:
 
 
 def _unknown(name: str, command: click.Command, known: Sequence[str], file: str) -> str:
-    near = difflib.get_close_matches(name[:MOST_LETTERS].replace("_", "-"), known, n=2, cutoff=0.5)
+    near = nearest(name.replace("_", "-"), known, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
     return f"{file}: {command.name} has no option {shown(name)}; {hint}"
 

@@ -1,8 +1,9 @@
 """The tasks as values: their files, columns, labels and metrics. Needs no Keras."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from tncompress.naming import nearest
 
 TEXTS = 128  # tokens of a row, [CLS] and [SEP] included
 
@@ -142,6 +143,6 @@ def task_of(task: str | Task | SpanTask) -> Task | SpanTask:
         return task
     if isinstance(task, str) and task in TASKS:
         return TASKS[task]
-    near = difflib.get_close_matches(str(task).lower(), TASKS, n=2, cutoff=0.5)
+    near = nearest(str(task).lower(), TASKS, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"there is no task {task!r}; {hint}All: {', '.join(TASKS)}.")

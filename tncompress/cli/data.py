@@ -82,7 +82,7 @@ def batches_for(model: Any, found: Sequence[Found], source: Source) -> list[Any]
 
 
 def _text_names(model: Any) -> Sequence[str]:
-    from tncompress.exporting.job import symbolic_inputs
+    from tncompress.conversion.structures import symbolic_inputs
 
     struct = symbolic_inputs(model)
     found = sorted(struct) if isinstance(struct, Mapping) else []

@@ -19,7 +19,7 @@ def random_inputs(model: Any, rows: int, length: int) -> Any:
     Raises:
         ValueError: the model does not say what it takes.
     """
-    from tncompress.exporting.job import symbolic_inputs
+    from tncompress.conversion.structures import symbolic_inputs
 
     struct = symbolic_inputs(model)
     if struct is None:
@@ -46,7 +46,7 @@ def has_length(model: Any) -> bool:
     """Whether an axis of a model's inputs is open besides that of the batch, so that a length decides it."""
     import keras
 
-    from tncompress.exporting.job import symbolic_inputs
+    from tncompress.conversion.structures import symbolic_inputs
 
     return any(None in tensor.shape[1:] for tensor in keras.tree.flatten(symbolic_inputs(model)))
 

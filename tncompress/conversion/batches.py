@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.misfit import holds_arrays, misfit, wrong_numbers
+from tncompress.conversion.misfit import misfit, wrong_numbers
+from tncompress.conversion.structures import holds_arrays, symbolic_inputs
 
 MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
 ROWS = 32  # a batch, where data come as one array
@@ -51,7 +52,8 @@ def inputs_of(batch: Any, model: keras.Model) -> Any:
     """The x of `(x, y)` and `(x, y, weights)`; what the model takes as it is otherwise."""
     if not isinstance(batch, tuple) or not batch:
         return batch
-    several = isinstance(getattr(model, "_inputs_struct", None), (list, tuple)) and len(model.inputs) > 1
+    structure = symbolic_inputs(model)
+    several = isinstance(structure, (list, tuple)) and len(structure) > 1
     is_one_of_them = several and not isinstance(batch[0], (list, tuple, Mapping))
     return batch if is_one_of_them else batch[0]
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tncompress.conversion.structures import described, is_text, symbolic_inputs
 from tncompress.conversion.surgery import first_line
 
 # What TensorFlow writes around the reason why one of its operations failed: its node and its name.
@@ -23,10 +24,10 @@ def misfit(model: keras.Model, x: Any, reason: str | Exception, number: int) -> 
     takes = f"it takes {wanted} and got {described(x)}" if wanted and not is_alike else f"it got {described(x)}"
     why = f" ({reason if isinstance(reason, str) else ENGINE.sub('', first_line(reason))})"
     named = _named_inputs(model)
-    if _is_text(x) and "string" not in wanted:
+    if is_text(x) and "string" not in wanted:
         why = "; texts have to be tokenised first: give the arrays that a tokenizer makes of them"
     elif hasattr(x, "shape") and len(named) > 1:
-        each = "such a dict" if isinstance(_structure(model), Mapping) else f"[{', '.join(named)}]"
+        each = "such a dict" if isinstance(symbolic_inputs(model), Mapping) else f"[{', '.join(named)}]"
         why = f"; give all inputs at once as a dict of arrays, {' and '.join(named)}, or a list of batches, each {each}"
     return f"The model {model.name!r} does not take calibration batch {number}: {takes}{why}."
 
@@ -45,22 +46,16 @@ def wrong_numbers(model: keras.Model, x: Any) -> str | None:
     return None
 
 
-def _structure(model: keras.Model) -> Any:
-    """Symbolic inputs of a functional or sequential model, as they were given; None of another one."""
-    structure = getattr(model, "_inputs_struct", None)
-    if structure is None:
-        structure = getattr(model, "inputs", None)
-    return structure[0] if isinstance(structure, (list, tuple)) and len(structure) == 1 else structure
-
-
 def _wanted(model: keras.Model) -> str:
-    structure = _structure(model)
+    structure = symbolic_inputs(model)
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        structure = structure[0]
     return "" if structure is None else described(structure)
 
 
 def _named_inputs(model: keras.Model) -> dict[str, Any]:
     """The symbolic inputs by the names under which a dict may give them; of a model that says none, none."""
-    structure = _structure(model)
+    structure = symbolic_inputs(model)
     if isinstance(structure, Mapping):
         found = dict(structure)
     else:
@@ -81,35 +76,3 @@ def _matched(model: keras.Model, x: Any) -> list[tuple[str, Any, Any]]:
 
 def _is_alike(wanted: Any, given: Any) -> bool:
     return len(wanted) == len(given) and all(size in (None, other) for size, other in zip(wanted, given, strict=True))
-
-
-def _is_text(x: Any) -> bool:
-    if isinstance(x, Mapping):
-        return any(map(_is_text, x.values()))
-    if isinstance(x, (list, tuple)):
-        return any(map(_is_text, x))
-    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "OSU" and x.size
-    return isinstance(x.flat[0] if is_array else x, (str, bytes))
-
-
-def described(x: Any) -> str:
-    """Shapes and dtypes of arrays in a structure.
-
-    >>> described({"ids": np.zeros((2, 3), "int32")})
-    '{ids: int32 [2, 3]}'
-    """
-    if isinstance(x, Mapping):
-        return "{" + ", ".join(f"{key}: {described(value)}" for key, value in x.items()) + "}"
-    if holds_arrays(x):
-        return f"{type(x).__name__} of {', '.join(map(described, x))}"
-    if hasattr(x, "shape"):
-        shape = ", ".join("any" if size is None else str(size) for size in x.shape)
-        # Keras has no name for the dtypes of texts
-        dtype = x.dtype.name if isinstance(x, np.ndarray) else keras.backend.standardize_dtype(x.dtype)
-        return f"{'text' if _is_text(x) else dtype} [{shape}]"
-    return f"{type(x).__name__} of {len(x)}" if hasattr(x, "__len__") else type(x).__name__
-
-
-def holds_arrays(x: Any) -> bool:
-    """Inputs side by side, and not the rows of one as nested lists."""
-    return isinstance(x, (list, tuple)) and bool(x) and all(hasattr(i, "shape") or isinstance(i, Mapping) for i in x)

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tncompress.conversion.structures import symbolic_inputs
+
 
 @dataclass(frozen=True)
 class Job:
@@ -106,14 +108,6 @@ def signature_of(model: keras.Model, check: Any = None) -> Any:
 def _plain(name: str) -> str:
     """A name that all formats take."""
     return re.sub(r"\W", "_", name)
-
-
-def symbolic_inputs(model: keras.Model) -> Any:
-    """What a functional or sequential model was built of; None for another one."""
-    try:
-        return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    except (AttributeError, ValueError):
-        return None
 
 
 def mapped(change: Callable[[str, Any], Any], structure: Any, path: str = "inputs") -> Any:

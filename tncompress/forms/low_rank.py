@@ -8,8 +8,6 @@ from tncompress.forms.form import Form, largest_rank
 from tncompress.linalg import balance, leading_eigenvectors, low_rank_factors, psd_root
 from tncompress.network.spec import Spec
 
-MANY = 1024  # vectors at once, where their number is not known
-
 
 def spec(in_dim: int, out_dim: int, rank: int) -> Spec:
     """x U V with U `[in_dim, rank]` and V `[rank, out_dim]`.
@@ -111,20 +109,16 @@ def is_low_rank(spec: Spec) -> bool:
 OUTPUT_MOVED, WEIGHT_MOVED = 250, 70
 
 
-def skips_identity(spec: Spec, vectors: int | None) -> bool:
+def skips_identity(spec: Spec, vectors: int) -> bool:
     """Whether a layer with pivots does best not to multiply by its identity block, for so many vectors at once.
 
     If it does not multiply, its outputs have to be put in order; if it does, the columns of the small core.
 
-    Args:
-        spec: of low rank.
-        vectors: None: many.
-
-    >>> skips_identity(spec(768, 3072, 128), None), skips_identity(spec(768, 3072, 128), 8)
+    >>> skips_identity(spec(768, 3072, 128), 1024), skips_identity(spec(768, 3072, 128), 8)
     (False, True)
     """
-    count, (_, rank), out_dim = vectors or MANY, spec.core_shapes[0], spec.out_dim
-    return count * out_dim * OUTPUT_MOVED < rank * out_dim * WEIGHT_MOVED + count * rank**2
+    (_, rank), out_dim = spec.core_shapes[0], spec.out_dim
+    return vectors * out_dim * OUTPUT_MOVED < rank * out_dim * WEIGHT_MOVED + vectors * rank**2
 
 
 FORM = Form(

@@ -8,7 +8,7 @@ from keras import ops
 
 from tncompress.forms.low_rank import is_low_rank, skips_identity
 from tncompress.layers.dense import TNDense
-from tncompress.layers.fast_paths import vectors_of
+from tncompress.layers.fast_paths import DEFAULT_TOKENS, vectors_of
 from tncompress.network.spec import Spec
 
 
@@ -71,7 +71,7 @@ class TNPivoted(TNDense):
     def contracted(self, x):
         left, right = self.tensors()
         z = ops.matmul(x, left)  # [batch, rank]
-        if skips_identity(self.spec, vectors_of(x)):
+        if skips_identity(self.spec, vectors_of(x) or DEFAULT_TOKENS):
             both = ops.concatenate([z, ops.matmul(z, right)], axis=-1)  # [batch, out_dim]
             return ops.take(both, self.order, axis=-1)
         # Rows of the transposed core are moved whole, its columns number by number

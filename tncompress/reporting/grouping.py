@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tncompress.conversion.changes import Change
+from tncompress.fitting.budget import VECTORS
 from tncompress.forms.low_rank import skips_identity
 from tncompress.network.plan import Plan, core_by_core, plan
 from tncompress.network.spec import Spec
@@ -13,7 +14,6 @@ from tncompress.network.steps import BATCH, flops_of
 
 MOST_KINDS = 8  # as many colours as can be told apart
 OTHERS, REST = "other layers", "everything else"
-VECTORS = 1024  # at once, that contraction orders are for
 
 
 def kind_of(path: str) -> str:
