@@ -35,7 +35,10 @@ def main() -> None:
 
     encoder, tokenizer = bert_models.load(minilm.folder()), bert_models.load_tokenizer(minilm.folder())
     dev = minilm.read_pairs(args.dev)
-    sentences = text_lines(args.text) if args.text else quality.drawn(minilm.read_pairs(args.train), args.sentences)
+    if args.text:
+        sentences = text_lines(args.text)
+    else:
+        sentences = quality.drawn(minilm.sentences_of(minilm.read_pairs(args.train)), args.sentences)
     setting = Setting(encoder, tokenizer, dev, minilm.batches(tokenizer, sentences), args.other_texts)
     results = [{"method": "dense", "keep": 1.0, "spearman": minilm.spearman(setting.original, dev), "cosine": 1.0}]
     print(line(results[0]), flush=True)

@@ -1,12 +1,14 @@
 """What the demo and the benchmarks on real weights share: all-MiniLM-L6-v2 and the STS benchmark's measures."""
 
 import csv
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 Pair = tuple[str, str, float]  # two sentences and their score
+WORDS = range(4, 31)  # of a sentence of a text that is learnt from
 
 
 def folder() -> Path:
@@ -29,6 +31,13 @@ def read_pairs(path: str) -> list[Pair]:
                 if number > 1:  # else the names of the columns
                     raise ValueError(f"{path}, row {number}: sentence1,sentence2,score expected, got {row}.") from None
     return pairs
+
+
+def text_sentences(path: str) -> list[str]:
+    """Sentences of a text of usual length; of lines with tabs only the first column counts."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    parts = [part for text in lines for part in re.split(r"(?<= [.!?]) ", text.split("\t")[0].strip())]
+    return [part for part in parts if len(part.split()) in WORDS]
 
 
 def embeddings(encoder, tokenizer, sentences: list[str]) -> np.ndarray:

@@ -21,6 +21,10 @@ table too, to so many parameters of the whole model:
     python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --refit 1500 \
         --embeddings --include attention feed_forward word --params 10.7e6
 
+What calibration on another kind of text costs (sentences of these files instead of --train; --refit takes them too):
+
+    python benchmarks/quality.py ... --forms narrow+low_rank --fits two-sided --text wikitext2/valid.txt
+
 Files that were written can be joined, without measuring anything:
 
     python benchmarks/quality.py --table quality.json more.json --picture quality.svg
@@ -102,12 +106,13 @@ def measured_all(args: argparse.Namespace) -> list[dict]:
     dev = minilm.read_pairs(args.dev)
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
     setting = Setting(encoder, tokenizer, dev, original, tuple(args.include), args.embeddings)
-    batches = minilm.batches(tokenizer, drawn(minilm.read_pairs(args.train), args.sentences))
+    texts = [sentence for path in args.text for sentence in minilm.text_sentences(path)]
+    unlabelled = texts or minilm.sentences_of(minilm.read_pairs(args.train))
+    batches = minilm.batches(tokenizer, drawn(unlabelled, args.sentences))
     calibrations = gathered(encoder, [site.path for site in setting.sites()], batches, {*args.fits, "two-sided"})
     setting = replace(setting, judge=calibrations["two-sided"])
     if args.refit:
-        sentences = drawn(minilm.read_pairs(args.train), args.refit)
-        setting = replace(setting, judge=None, refit=minilm.batches(tokenizer, sentences, 32))
+        setting = replace(setting, judge=None, refit=minilm.batches(tokenizer, drawn(unlabelled, args.refit), 32))
     results: list[dict] = []
 
     def add(result: dict) -> None:
@@ -258,9 +263,9 @@ def peer_measured(setting: Setting, name: str, keep: float, seen: Mapping) -> di
     }
 
 
-def drawn(pairs: Iterable[minilm.Pair], count: int, seed: int = 0) -> list[str]:
-    """`count` sentences, without repetition."""
-    sentences = list(dict.fromkeys(sentence for first, second, _ in pairs for sentence in (first, second)))
+def drawn(sentences: Iterable[str], count: int, seed: int = 0) -> list[str]:
+    """`count` of them, without repetition."""
+    sentences = list(dict.fromkeys(sentences))
     return [sentences[i] for i in np.random.default_rng(seed).permutation(len(sentences))[:count]]
 
 
@@ -281,6 +286,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", help="CSV to calibrate on")
     parser.add_argument("--dev", help="CSV to measure on")
+    parser.add_argument("--text", nargs="*", default=(), help="texts to calibrate on instead")
     parser.add_argument("--sentences", type=int, default=3000, help="to calibrate on (default %(default)s)")
     parser.add_argument("--forms", nargs="*", default=sorted(tncompress.FORMS), help="default: all, by name")
     parser.add_argument("--peers", nargs="*", choices=quality_peers.PEERS, help="default: all; after nothing: none")
@@ -294,8 +300,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", nargs="*", help="print the table of such files instead of measuring")
     parser.add_argument("--picture", help="file to draw accuracy against parameters in, svg or png (needs matplotlib)")
     args = parser.parse_args()
-    if not args.table and not (args.train and args.dev):
-        parser.error("--train and --dev are needed (CSV: sentence1,sentence2,score)")
+    if not args.table and not (args.dev and (args.train or args.text)):
+        parser.error("--dev (CSV: sentence1,sentence2,score) is needed, and --train (likewise) or --text")
     if args.peers is None:
         args.peers = [] if args.embeddings or args.refit else list(quality_peers.PEERS)
     if args.peers and args.embeddings:

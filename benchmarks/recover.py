@@ -16,7 +16,6 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import measure
 import minilm
@@ -26,7 +25,6 @@ import quality
 KEEP = 0.28
 WHOLE = 7.3e6  # parameters
 SINGLE = "position|segment|/table_"  # of single tokens or places, few of which are seen; what all share may learn
-WORDS = range(4, 31)  # of a sentence that is learnt from
 PER_FILE = 2500  # sentences of a text file
 CALIBRATION = 3000
 BATCH = 32
@@ -51,7 +49,7 @@ def main() -> None:
     sentences = training_sentences(train, args.text, minilm.sentences_of(dev), args.seed)
     batches = minilm.batches(tokenizer, sentences, args.batch)
     print(f"{len(sentences)} sentences to learn from", flush=True)
-    unlabelled = minilm.batches(tokenizer, quality.drawn(train, CALIBRATION))
+    unlabelled = minilm.batches(tokenizer, quality.drawn(minilm.sentences_of(train), CALIBRATION))
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
     print(f"dense: Spearman {minilm.spearman(original, dev):.2f}", flush=True)
     results = []
@@ -160,10 +158,7 @@ def training_sentences(
     found = [sentence for first, second, _ in train for sentence in (first, second)]
     draw = np.random.default_rng(seed)
     for path in texts:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        parts = [part for text in lines for part in re.split(r"(?<= [.!?]) ", text.split("\t")[0].strip())]
-        usable = [part for part in parts if len(part.split()) in WORDS]
-        found += draw.permutation(usable)[:PER_FILE].tolist()
+        found += draw.permutation(minilm.text_sentences(path))[:PER_FILE].tolist()
     seen = {normal(sentence) for sentence in held_back}
     sentences = list({normal(sentence): sentence for sentence in found if normal(sentence) not in seen}.values())
     return [sentences[i] for i in draw.permutation(len(sentences))]

@@ -95,7 +95,7 @@ def setting_of(stsb):
     encoder, tokenizer = bert_models.load(minilm.folder()), bert_models.load_tokenizer(minilm.folder())
     dev = minilm.read_pairs(stsb / "stsb-en-dev.csv")
     original = minilm.embeddings(encoder, tokenizer, minilm.sentences_of(dev))
-    sentences = quality.drawn(minilm.read_pairs(stsb / "stsb-en-train.csv"), 3000)
+    sentences = quality.drawn(minilm.sentences_of(minilm.read_pairs(stsb / "stsb-en-train.csv")), 3000)
     return quality.Setting(encoder, tokenizer, dev, original), minilm.batches(tokenizer, sentences)
 
 

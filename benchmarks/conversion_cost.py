@@ -1,12 +1,17 @@
-"""What compressing a BERT-large-sized encoder takes: processor time and the most memory.
+"""What one call of `replace_dense` takes, calibration included: processor time and the most memory.
 
-24 layers of hidden size 1024 with random weights and 4,608 random token ids, somewhat more than the widest layer has
-features: nothing about accuracy. The feed-forward kernels become low rank under one budget, fitted to the inputs and to
-the sentence embedding. Moments of all layers at once would take 3.4 GB, so `replace_dense` gathers them in groups;
-those of one group are in memory, the others in temporary files.
+A BERT-large-sized encoder: 24 layers of hidden size 1024 with random weights and 4,608 random token ids, somewhat more
+than the widest layer has features: nothing about accuracy. The feed-forward kernels become low rank under one budget,
+fitted to the inputs and to the sentence embedding. Moments of all layers at once would take 3.4 GB, so `replace_dense`
+gathers them in groups; those of one group are in memory, the others in temporary files.
 
-    python benchmarks/large.py --json large.json
-    python benchmarks/large.py --layers 4 --keep 0.3
+    python benchmarks/conversion_cost.py --json large.json
+    python benchmarks/conversion_cost.py --layers 4 --keep 0.3
+
+all-MiniLM-L6-v2 instead, with 28 % of its feed-forward kernels and fewer hidden units, calibrated on 3,000 sentences of
+a CSV file with the columns sentence1,sentence2,score:
+
+    python benchmarks/conversion_cost.py --train stsb-en-train.csv --keep 0.28
 """
 
 import argparse
@@ -21,21 +26,26 @@ import minilm  # noqa: E402
 import numpy as np  # noqa: E402
 
 PRESET = "lambert_en_uncased_L-24_H-1024_A-16"
+SENTENCES = 3000
 
 
 def main() -> None:
-    """Run it, print what every phase took, and write JSON if asked."""
+    """Run it, print what it took, and write JSON if asked."""
     args = _arguments()
 
     import tncompress
 
-    model = built(args.layers)
-    batches = random_batches(model, args.rows, args.length)
+    if args.train:
+        model, batches = small_and_real(args.train)
+    else:
+        model = built(args.layers)
+        batches = random_batches(args.rows, args.length)
     before = peak_megabytes()
     start = time.process_time()
     small = tncompress.replace_dense(
         model,
         args.keep,
+        form=("narrow", "low_rank") if args.train else "low_rank",
         include="feed_forward",
         calibration=batches,
         objective=minilm.sentence_embedding,
@@ -43,9 +53,9 @@ def main() -> None:
     )
     rows = tncompress.report(small).replaced
     result = {
-        "layers": args.layers,
+        "model": "all-MiniLM-L6-v2" if args.train else f"{PRESET}, {args.layers} layers",
         "parameters": model.count_params(),
-        "tokens": args.rows * args.length,
+        "tokens": sum(int(batch["input_mask"].sum()) for batch in batches),
         "kept": sum(row.params_after for row in rows) / sum(row.params_before for row in rows),
         "cpu_seconds": time.process_time() - start,
         "model_megabytes": model.count_params() * 4 / 1e6,
@@ -56,7 +66,18 @@ def main() -> None:
         f"with the model of {result['model_megabytes']:,.0f} MB; {len(rows)} layers, {result['kept']:.4f} kept"
     )
     if args.json:
-        measure.write_json(args.json, "large", result)
+        measure.write_json(args.json, "conversion_cost", result)
+
+
+def small_and_real(train: str):
+    """The real encoder, and the batches that `quality.py` calibrates on."""
+    import quality
+
+    import bert_models
+
+    encoder, tokenizer = bert_models.load(minilm.folder()), bert_models.load_tokenizer(minilm.folder())
+    sentences = quality.drawn(minilm.sentences_of(minilm.read_pairs(train)), SENTENCES)
+    return encoder, minilm.batches(tokenizer, sentences)
 
 
 def built(layers: int):
@@ -67,7 +88,7 @@ def built(layers: int):
     return bert_models.build_encoder(preset(PRESET).config_with(num_layers=layers))
 
 
-def random_batches(model, rows: int, length: int, size: int = 8) -> list[dict[str, np.ndarray]]:
+def random_batches(rows: int, length: int, size: int = 8) -> list[dict[str, np.ndarray]]:
     """Token ids without padding."""
     draw = np.random.default_rng(0)
     ids = draw.integers(1000, 30000, (rows, length)).astype("int32")
@@ -89,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=float, default=0.5)
     parser.add_argument("--rows", type=int, default=48, help="sequences to calibrate on (default %(default)s)")
     parser.add_argument("--length", type=int, default=96, help="tokens of each (default %(default)s)")
+    parser.add_argument("--train", help="CSV of sentences: calibrate all-MiniLM-L6-v2 on them instead")
     parser.add_argument("--json", help="file to write results to")
     return parser.parse_args()
 
