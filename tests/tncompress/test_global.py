@@ -99,7 +99,7 @@ def test_moments_of_large_models_are_gathered_in_groups(model, form, disk, monke
     passes = []
     one_pass = gathered.calibrate
     monkeypatch.setattr(gathered, "calibrate", lambda *a, **k: passes.append(a[1]) or one_pass(*a, **k))
-    monkeypatch.setattr(gathered, "MOMENTS_BYTES", 4 * (24**2 + 96**2) * 1.5)  # one layer's
+    monkeypatch.setattr(gathered, "MOMENTS_BYTES", 2 * (24**2 + 96**2) * 1.5)  # one layer's
     if disk == "full":
         monkeypatch.setattr(gathered, "_write", no_room)
     streamed = replace_dense(model, 0.5, **options)

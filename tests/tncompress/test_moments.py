@@ -29,7 +29,7 @@ def assert_same(moments, x, relative):
     spread = np.sqrt(np.diag(scatter))
     np.testing.assert_array_less(np.abs(moments.mean - mean), relative * np.abs(x).max() + 1e-300)
     np.testing.assert_array_less(np.abs(moments.scatter - scatter), relative * np.outer(spread, spread) + 1e-300)
-    np.testing.assert_allclose(moments.covariance, moments.scatter / count)
+    np.testing.assert_allclose(moments.covariance, np.asarray(moments.scatter) / count)
     np.testing.assert_allclose(moments.second, moments.covariance + np.outer(moments.mean, moments.mean))
 
 

@@ -182,7 +182,7 @@ def groups_of(model: keras.Model, paths: Sequence[str], limit: float, *, with_gr
         with_gradients: there will be an objective.
 
     >>> model = keras.Sequential([keras.Input((100,)), *(keras.layers.Dense(100, name=name) for name in "abc")])
-    >>> groups_of(model, ["a", "b", "c"], limit=2 * 4 * 100**2, with_gradients=False)
+    >>> groups_of(model, ["a", "b", "c"], limit=2 * 2 * 100**2, with_gradients=False)
     [['a', 'b'], ['c']]
     """
     groups: list[list[str]] = []

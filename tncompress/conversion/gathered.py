@@ -18,9 +18,10 @@ from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate
 from tncompress.fitting.frequencies import TokenCounts
 from tncompress.fitting.moments import Moments
+from tncompress.fitting.packed import Packed
 
 Seen = Moments | TokenCounts
-MOMENTS_BYTES = 1.2e9  # of all layers together; of larger models they are gathered in groups
+MOMENTS_BYTES = 0.9e9  # of all layers together; of larger models they are gathered in groups
 
 
 class Streamed(Mapping[str, Seen]):
@@ -92,17 +93,19 @@ def _write(file: Path, seen: Moments, held_out: np.ndarray | None) -> None:
     arrays = {} if held_out is None else {"held_out": held_out}
     for name, moments in (("inputs", seen), ("gradients", seen.gradients)):
         if moments is not None:
-            arrays |= {f"{name}_{field}": getattr(moments, field) for field in ("count", "mean", "scatter")}
+            assert isinstance(moments.scatter, Packed)  # as they are gathered
+            arrays |= {f"{name}_count": moments.count, f"{name}_mean": moments.mean}
+            arrays[f"{name}_scatter"] = moments.scatter.numbers
     np.savez(file, **arrays)
 
 
 def _read(file: Path) -> tuple[Moments, np.ndarray | None]:
     with np.load(file) as arrays:
-        found = {
-            name: Moments(int(arrays[f"{name}_count"]), arrays[f"{name}_mean"], arrays[f"{name}_scatter"])
-            for name in ("inputs", "gradients")
-            if f"{name}_count" in arrays
-        }
+        found = {}
+        for name in ("inputs", "gradients"):
+            if f"{name}_count" in arrays:
+                count, mean, numbers = (arrays[f"{name}_{field}"] for field in ("count", "mean", "scatter"))
+                found[name] = Moments(int(count), mean, Packed(len(mean), numbers))
         held_out = arrays.get("held_out")
     return replace(found["inputs"], gradients=found.get("gradients")), held_out
 

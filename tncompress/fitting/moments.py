@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tncompress.linalg import mirror
+from tncompress.fitting.packed import Packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class Moments:
     Args:
         count: number of vectors.
         mean: `[in_dim]`.
-        scatter: `[in_dim, in_dim]`, the sum of (x - mean)(x - mean)^T, float64 or float32. Kept centred, so that a
+        scatter: `[in_dim, in_dim]`, the sum of (x - mean)(x - mean)^T, an array or `Packed`. Kept centred, so that a
             large mean costs no precision (Chan, Golub & LeVeque 1983).
         gradients: moments of an objective's gradient at the layer's outputs, before the activation, `[out_dim]`; None
             if no objective was given. Their `second` is the output side of the Gauss-Newton matrix as in K-FAC (Martens
@@ -29,7 +29,7 @@ class Moments:
 
     count: int
     mean: np.ndarray
-    scatter: np.ndarray
+    scatter: np.ndarray | Packed
     gradients: Moments | None = None
 
     @classmethod
@@ -65,25 +65,32 @@ class Moments:
             return replace(self, gradients=gradients)
         difference = other.mean - self.mean
         mean = self.mean + difference * (other.count / count)
-        scatter = np.outer(difference, difference * (self.count * other.count / count))
+        weight = self.count * other.count / count
+        if isinstance(self.scatter, Packed) and isinstance(other.scatter, Packed):
+            packed = self.scatter + other.scatter
+            packed.add_products((difference * weight**0.5).astype(np.float32)[None])
+            return Moments(count, mean, packed, gradients)
+        scatter = np.outer(difference, difference * weight)
         scatter += self.scatter
         scatter += other.scatter
         return Moments(count, mean, scatter, gradients)
 
     def of_features(self, features: np.ndarray) -> Moments:
         """The moments of some of the features, in that order; of gradients at outputs nothing changes."""
-        return replace(self, mean=self.mean[features], scatter=self.scatter[np.ix_(features, features)])
+        return replace(self, mean=self.mean[features], scatter=np.asarray(self.scatter)[np.ix_(features, features)])
 
     @property
     def covariance(self) -> np.ndarray:
         """Centred second moment, float64 `[in_dim, in_dim]`: what matters where a bias can absorb the mean."""
-        return np.divide(self.scatter, max(self.count, 1), dtype=np.float64)
+        covariance = np.array(self.scatter, np.float64)
+        covariance /= max(self.count, 1)
+        return covariance
 
     @property
     def second(self) -> np.ndarray:
         """Second moment about zero, float64 `[in_dim, in_dim]`: what matters where there is no bias."""
-        second = np.outer(self.mean, self.mean * self.count)
-        second += self.scatter
+        second = np.array(self.scatter, np.float64)
+        second += np.outer(self.mean, self.mean * self.count)
         second /= max(self.count, 1)
         return second
 
@@ -96,8 +103,7 @@ class Gathering:
     """The moments of vectors that come in any number at a time, added up in place.
 
     The vectors of many small batches are multiplied out in blocks, so that a wide layer's scatter is not moved through
-    memory for each of them. It is kept as float32, in half the memory: its products are no more exact. Products are
-    added below the diagonal only.
+    memory for each of them. It is kept as float32, every number once: its products are no more exact.
 
     >>> gathering = Gathering(2)
     >>> for vector in ([1.0, 0.0], [3.0, 0.0]):
@@ -107,7 +113,7 @@ class Gathering:
     """
 
     def __init__(self, width: int):
-        self._count, self._mean, self._scatter = 0, np.zeros(width), np.zeros((width, width), np.float32)
+        self._count, self._mean, self._scatter = 0, np.zeros(width), Packed(width)
         self._waiting: list[np.ndarray] = []
         self._corrections: list[tuple[float, np.ndarray]] = []  # each a sign and a vector
 
@@ -123,14 +129,13 @@ class Gathering:
         if self._waiting:
             self._multiply_out()
         self._correct()
-        mirror(self._scatter)
         return Moments(self._count, self._mean, self._scatter)
 
     def _multiply_out(self) -> None:
         x = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         self._waiting = []
         mean, centred, rest = _about_mean(x)
-        _add_products(self._scatter, centred)
+        self._scatter.add_products(np.ascontiguousarray(centred, np.float32))
         count, difference = self._count + len(x), mean - self._mean
         self._corrections += [(-1.0, rest * len(x) ** 0.5), (1.0, difference * (self._count * len(x) / count) ** 0.5)]
         self._mean += difference * (len(x) / count)
@@ -140,8 +145,9 @@ class Gathering:
 
     def _correct(self) -> None:
         if self._corrections:
-            signs, vectors = map(np.array, zip(*self._corrections, strict=True))
-            self._scatter += (vectors.T * signs) @ vectors
+            for sign in (-1.0, 1.0):
+                vectors = [vector for which, vector in self._corrections if which == sign]
+                self._scatter.add_products(np.array(vectors, np.float32), sign)
             self._corrections = []
 
 
@@ -153,14 +159,6 @@ def _about_mean(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean = x.mean(axis=0, dtype=np.float64)
     centred = x - mean.astype(x.dtype)
     return mean, centred, centred.mean(axis=0, dtype=np.float64)
-
-
-def _add_products(scatter: np.ndarray, x: np.ndarray) -> None:
-    """Add x^T x to a float32 matrix, in place, on and below the diagonal: half the work of all of it."""
-    from scipy.linalg.blas import ssyrk  # type: ignore[attr-defined]
-
-    # BLAS counts columns first: the upper triangle of the transpose of our rows, which it changes in place.
-    ssyrk(1.0, x.T, beta=1.0, c=scatter.T, overwrite_c=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ where nothing was calibrated), as if every layer mattered alike.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Place:
         """Features in and out."""
         return self.kernel.shape
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Second moments that weight an error at the inputs and at the outputs."""
         if self.moments is None:

@@ -227,8 +227,10 @@ def _times(
 
 def _scaled(matrix: np.ndarray, dtype: type) -> tuple[np.ndarray, float]:
     """The matrix with a largest entry of 1, and what it was: gradients' moments may be below what float32 has."""
-    largest = float(np.abs(matrix).max(initial=0.0)) if dtype == np.float32 else 1.0
-    return (matrix / (largest or 1.0)).astype(dtype, copy=False), largest or 1.0
+    if dtype != np.float32:
+        return matrix.astype(dtype, copy=False), 1.0
+    largest = float(max(matrix.max(initial=0.0), -matrix.min(initial=0.0))) or 1.0
+    return np.divide(matrix, largest, out=np.empty(matrix.shape, dtype), casting="same_kind"), largest
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
