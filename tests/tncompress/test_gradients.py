@@ -293,6 +293,21 @@ def test_gradients_of_all_rows_where_their_number_is_not_known():
     assert found["first"].gradients.count == 100
 
 
+@pytest.mark.parametrize("rows", [1023, 1535])
+@pytest.mark.parametrize("size", [16, 1000])
+def test_the_same_rows_give_gradients_in_any_batches(rows, size):
+    model, x = two_layers(out=3), inputs(rows)
+    one, many, arrays = (
+        calibrate(model, ["first"], data, objective="outputs", gradient_rows=200)
+        for data in ([x], [x[k : k + size] for k in range(0, rows, size)], x)
+    )
+    for found in (many, arrays):
+        assert found["first"].gradients.count == one["first"].gradients.count < 300
+        second = one["first"].gradients.second
+        np.testing.assert_allclose(found["first"].gradients.second, second, atol=1e-6 * np.abs(second).max())
+        assert found.energy == pytest.approx(one.energy, rel=1e-6)
+
+
 def test_slices_are_small_enough(monkeypatch):
     """However few rows fit a pass, the gradients are the same."""
     model, batch = tokens(), token_inputs()
@@ -309,6 +324,54 @@ def test_slices_are_small_enough(monkeypatch):
     found = calibrate(model, ["dense"], [batch], objective="tokens")
     np.testing.assert_allclose(found["dense"].gradients.second, usual["dense"].gradients.second, rtol=1e-6)
     assert found.energy == pytest.approx(usual.energy, rel=1e-6)
+
+
+# -- tables that are not only looked up --------------------------------------------------------------
+
+TOKENS, PLACES = 16, 2
+
+
+@keras.saving.register_keras_serializable("test_gradients")
+class ByAttribute(keras.layers.Layer):
+    """Logits with the table of another layer."""
+
+    def __init__(self, table, **options):
+        super().__init__(**options)
+        self.table = table
+
+    def call(self, x):
+        return ops.matmul(x, ops.transpose(self.table.embeddings))
+
+
+def tied(how):
+    """Hidden states from words, and logits with the table of words."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((PLACES,), dtype="int32")
+    word = (layers.ReversibleEmbedding if how == "reversible" else layers.Embedding)(TOKENS, IN, name="word")
+    hidden = layers.Dense(IN, "tanh", name="first")(word(ids))
+    logits = {"reversible": lambda x: word(x, reverse=True), "attribute": ByAttribute(word), "not": lambda x: x}[how]
+    model = keras.Model(ids, logits(hidden))
+    word.embeddings.assign(np.random.default_rng(0).normal(size=(TOKENS, IN)).astype("float32"))
+    return model, keras.Model(ids, hidden)
+
+
+@pytest.mark.parametrize("how", ["reversible", "attribute"])
+def test_other_uses_of_a_table(how):
+    """A logit is h e^T: what an error of e does to it has the moment h^T h, and what it does to h is not in it."""
+    model, until = tied(how)
+    rows = TOKENS * PLACES  # of a Hadamard matrix: over so many the signs of places cancel out
+    batches = [np.array([pair], "int32") for pair in ((3, 5), (7, 1)) for _ in range(rows)]
+    found = calibrate(model, ["word", "first"], batches, objective="outputs")["word"].uses
+    h = [ops.convert_to_numpy(until(batch))[0].astype("float64") for batch in batches]  # each [places, features]
+    np.testing.assert_allclose(found.moment, TOKENS * sum(each.T @ each for each in h), atol=1e-2)
+    np.testing.assert_allclose(found.energies, np.sum(np.square(h)), rtol=1e-5)
+
+
+def test_a_table_that_is_only_looked_up_has_no_other_use():
+    model, _ = tied("not")
+    found = calibrate(model, ["word"], np.array([[3, 5], [1, 2]], "int32"), objective="outputs")
+    assert found["word"].uses is None or not found["word"].uses.energies.any()
+    assert found["word"].gradients.scatter.any()
 
 
 # -- use -------------------------------------------------------------------------------------------
@@ -388,7 +451,28 @@ BAD = {
         inputs,
         ["first"],
         lambda y, x: y / 0.0,
+        "The objective is NaN or infinity in calibration batch 0; make it finite there",
+    ),
+    "not a number, of finite gradients": (
+        two_layers,
+        inputs,
+        ["first"],
+        lambda y, x: ops.log(ops.minimum(y, -1e-3)),
+        "The objective is NaN or infinity in calibration batch 0",
+    ),
+    "an infinite gradient": (
+        two_layers,
+        inputs,
+        ["first"],
+        lambda y, x: ops.sqrt(y - ops.stop_gradient(y)),
         "at the layer 'first' is NaN or infinity in batch 0",
+    ),
+    "the same for all": (
+        two_layers,
+        lambda: inputs(40) * 0,
+        ["first"],
+        "outputs",
+        "the same for all calibration inputs",
     ),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, parts_of, rows_of
+from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, parts_of, rows_in, rows_of
 from tncompress.conversion.calibration_passes import HELD_OUT_EVERY, Backward, Forward, added, moments_bytes
 from tncompress.conversion.gradients import Objective, check_objective
 from tncompress.conversion.probe import Probe, joined
@@ -115,7 +115,7 @@ def calibrate(
 
     Raises:
         ValueError: if there is no batch, the model does not take a batch, a layer sees NaN or infinity, or the
-            objective does not depend on a layer.
+            objective does not depend on a layer, is not finite, or is the same for all inputs.
 
     Example:
         def sentence(outputs, x):  # the mean over tokens
@@ -139,7 +139,9 @@ def calibrate(
         rows = range(start, start := start + num_rows(x))
         given = mask_of(x, mask, number)
         if number == 0:
-            sample, every = rows_of(x, SAMPLE), max(1, (total or 0) * len(rows) // gradient_rows)
+            sample = rows_of(x, SAMPLE)
+            known = rows_in(data, model)
+            every = max(1, ((total or 0) * len(rows) if known is None else known) // gradient_rows)
         if backward is None or not rows:
             forward.run(x, given, rows, number)
             continue
@@ -158,15 +160,21 @@ def calibrate(
     for path in paths:
         if path not in seen or not seen[path].count:
             raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
-        gradients = seen[path].gradients
-        if objective is not None and not (gradients and (gradients.scatter.any() or gradients.mean.any())):
+        gradients, uses = seen[path].gradients, getattr(seen[path], "uses", None)
+        if objective is not None and not (uses or (gradients and (gradients.scatter.any() or gradients.mean.any()))):
             raise ValueError(
                 f"The objective does not depend on the layer {path!r}; exclude it, or choose an objective that does."
             )
     if objective is None or backward is None:
         return Calibration(seen, sample, None, forward.held_out())
     probe = Probe(objective, joined(probed), backward.spreads)
-    return Calibration(seen, sample, backward.spreads, forward.held_out(), probe)
+    found = Calibration(seen, sample, backward.spreads, forward.held_out(), probe)
+    if not found.energy:
+        raise ValueError(
+            "The objective is the same for all calibration inputs, so that nothing tells how much a change of it is; "
+            "give more inputs, or ones that differ."
+        )
+    return found
 
 
 def groups_of(model: keras.Model, paths: Sequence[str], limit: float, *, with_gradients: bool) -> list[list[str]]:

@@ -14,7 +14,7 @@ from tncompress.conversion.batches import counted, numbers_of_a_row, rows_of, ru
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
 from tncompress.conversion.watching import Enough, watched
-from tncompress.fitting.frequencies import TokenCounts, token_counts
+from tncompress.fitting.frequencies import TableUses, TokenCounts, token_counts
 from tncompress.fitting.moments import Gathering, Moments, Spread
 
 HELD_OUT_EVERY = 100  # rows: so few that the moments hardly miss them
@@ -149,6 +149,7 @@ class Backward:
         self._model, self._layers, self._objective, self._forward = model, layers, objective, forward
         self._moments: dict[str, Gathering] = {}
         self._tokens: dict[str, np.ndarray] = {}  # energies of gradients, and how many: [2, tokens]
+        self._uses: dict[str, TableUses] = {}
         self.spreads: list[Spread] = []
         # A kernel makes about so many numbers as its matrix has rows or columns.
         made = sum(math.sqrt(math.prod(weight.shape)) for weight in model.weights if len(weight.shape) > 1)
@@ -170,7 +171,7 @@ class Backward:
 
     def _run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
         calls: list[Call] = []
-        gradients, tensors = gradients_at(
+        gradients, tensors, uses = gradients_at(
             self._model,
             x,
             self._layers,
@@ -179,8 +180,13 @@ class Backward:
             number,
             self._forward.seeing(calls, given, rows, number, to_the_end=True),
         )
+        if not all(map(is_finite, tensors)):
+            raise ValueError(f"The objective is NaN or infinity in calibration batch {number}; make it finite there.")
         for call, gradient in zip(calls, gradients, strict=True):
             self._add(call, gradient, number)
+        for path, gradient in uses.items():
+            _check_gradient(gradient, path, number)
+            self._uses[path] = self._uses.get(path, TableUses.none(gradient.shape)) + TableUses.of(gradient)
         self._vectors = max([call.vectors for call in calls], default=1) / max(numbers_of_a_row(x), 1)
         spreads = [Spread.of(tensor) for tensor in tensors]
         self.spreads = added(self.spreads, spreads) if self.spreads else spreads
@@ -191,8 +197,7 @@ class Backward:
         gradient = gradient.reshape(-1, width)
         if call.counts is not None:
             gradient = gradient[call.counts.reshape(-1)]
-        if not is_finite(gradient):
-            raise ValueError(f"The objective's gradient at the layer {path!r} is NaN or infinity in batch {number}.")
+        _check_gradient(gradient, path, number)
         self._moments.setdefault(path, Gathering(width)).add(gradient)
         if call.ids is not None:
             energies = np.einsum("ij,ij->i", gradient, gradient, dtype=np.float64)
@@ -208,6 +213,7 @@ class Backward:
                 given["gradients"] = self._moments[path].moments()
             if path in self._tokens and isinstance(moments, TokenCounts):
                 given["energies"], given["observed"] = self._tokens[path]
+                given["uses"] = self._uses.get(path)
             found[path] = replace(moments, **given)
         return found
 
@@ -227,6 +233,11 @@ class _Thinned:
 
     def array(self) -> np.ndarray:
         return np.concatenate(self._kept)
+
+
+def _check_gradient(gradient: np.ndarray, path: str, number: int) -> None:
+    if not is_finite(gradient):
+        raise ValueError(f"The objective's gradient at the layer {path!r} is NaN or infinity in batch {number}.")
 
 
 def added(first: Sequence[Spread], second: Sequence[Spread]) -> list[Spread]:

@@ -50,7 +50,7 @@ def gradients_at(
     rows: Sequence[int],
     number: int,
     seeing: AbstractContextManager,
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]:
     """The gradient of a random projection at every call of a layer, and the tensors that were projected.
 
     Args:
@@ -65,8 +65,10 @@ def gradients_at(
 
     Returns:
         gradients `[..., out_dim]`, before the activation, one for every call in order; and of every tensor the vectors
-        that count, `[n, features]`.
+        that count, `[n, features]`; and by path, of tables of embeddings that the model does not only look up, as for
+        tied logits, the gradient at the table `[tokens, features]`, without that by what was looked up.
     """
+    tables = {path: layer.embeddings for path, layer in layers.items() if isinstance(layer, keras.layers.Embedding)}
 
     def forward(change: Change, *, again: bool = False) -> Tensors:
         with nullcontext() if again else seeing, preactivated(layers, change):
@@ -81,8 +83,12 @@ def gradients_at(
             products.append(ops.sum(ops.multiply(ops.cast(tensor, "float32"), signs)))
         return sum(products)
 
-    tensors, gradients = _RECORDED[keras.backend.backend()](forward, projection)
-    return [_numpy(gradient) for gradient in gradients], [vectors_of(_numpy(t), counts) for t, counts in tensors]
+    tensors, gradients, uses = _RECORDED[keras.backend.backend()](forward, projection, tables)
+    return (
+        [_numpy(gradient) for gradient in gradients],
+        [vectors_of(_numpy(t), counts) for t, counts in tensors],
+        {path: _numpy(gradient) for path, gradient in uses.items()},
+    )
 
 
 def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, Any], Tensors]:
@@ -161,27 +167,42 @@ def _numpy(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))  # bfloat16 is foreign to numpy's linear algebra
 
 
-# -- backends: run forward, and give its tensors and the gradient of their projection at every place it came by ------
+# -- backends: run forward, and give its tensors and the gradient of their projection at every place it came by, and at
+# the tables; what is looked up in these is cut off from them --------------------------------------------------------
+
+Recorded = tuple[Tensors, list, dict[str, Any]]
 
 
-def _by_tensorflow(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_tensorflow(
+    forward: Callable[..., Tensors], projection: Callable[[Tensors], Any], tables: Mapping[str, keras.Variable]
+) -> Recorded:
     import tensorflow
 
     made = []
     with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
+        for table in tables.values():
+            tape.watch(table.value)
 
-        def watch(_: str, y: Any) -> Any:
+        def watch(path: str, y: Any) -> Any:
+            y = ops.stop_gradient(y) if path in tables else y
             tape.watch(y)
             made.append(y)
             return y
 
         tensors = forward(watch)
         value = projection(tensors)
-    zero = tensorflow.UnconnectedGradients.ZERO
-    return tensors, [tensorflow.convert_to_tensor(g) for g in tape.gradient(value, made, unconnected_gradients=zero)]
+    found = tape.gradient(value, [*made, *(table.value for table in tables.values())])
+    gradients = [
+        tensorflow.zeros_like(y) if g is None else tensorflow.convert_to_tensor(g)
+        for y, g in zip(made, found, strict=False)
+    ]
+    at_tables = zip(tables, found[len(made) :], strict=True)
+    return tensors, gradients, {path: tensorflow.convert_to_tensor(g) for path, g in at_tables if g is not None}
 
 
-def _by_jax(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_jax(
+    forward: Callable[..., Tensors], projection: Callable[[Tensors], Any], tables: Mapping[str, keras.Variable]
+) -> Recorded:
     """Twice forward: JAX differentiates functions, here of what is added to the places, whose shapes come first."""
     import jax
 
@@ -193,31 +214,49 @@ def _by_jax(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any
 
     tensors = forward(measure)
 
-    def function(given: list) -> Any:
+    def function(given: list, values: list) -> Any:
         left = iter(given)
-        return projection(forward(lambda _, y: ops.add(y, next(left)), again=True))
 
-    return tensors, jax.grad(function)(nudges)
+        def nudged(path: str, y: Any) -> Any:
+            return ops.add(ops.stop_gradient(y) if path in tables else y, next(left))
+
+        with keras.StatelessScope(list(zip(tables.values(), values, strict=True))):
+            return projection(forward(nudged, again=True))
+
+    gradients, found = jax.grad(function, argnums=(0, 1))(nudges, [table.value for table in tables.values()])
+    return tensors, gradients, {path: g for path, g in zip(tables, found, strict=True) if g.any()}
 
 
-def _by_torch(forward: Callable[..., Tensors], projection: Callable[[Tensors], Any]) -> tuple[Tensors, list]:
+def _by_torch(
+    forward: Callable[..., Tensors], projection: Callable[[Tensors], Any], tables: Mapping[str, keras.Variable]
+) -> Recorded:
     import torch
 
     made = []
 
-    def watch(_: str, y: Any) -> Any:
+    def watch(path: str, y: Any) -> Any:
         # Nothing before the first place needs to be recorded.
         torch.set_grad_enabled(True)
-        made.append(y if y.requires_grad else y.detach().requires_grad_())
+        made.append(y if y.requires_grad and path not in tables else y.detach().requires_grad_())
         return made[-1]
 
-    with torch.no_grad():  # brings back what it was before
-        tensors = forward(watch)
-        value = projection(tensors)
-    if not value.requires_grad:
-        return tensors, [torch.zeros_like(y) for y in made]
-    found = torch.autograd.grad(value, made, allow_unused=True)
-    return tensors, [torch.zeros_like(y) if g is None else g for y, g in zip(made, found, strict=True)]
+    weights = {path: table.value for path, table in tables.items()}
+    frozen = [weight for weight in weights.values() if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_()
+        with torch.no_grad():  # brings back what it was before
+            tensors = forward(watch)
+            value = projection(tensors)
+        if not value.requires_grad:
+            return tensors, [torch.zeros_like(y) for y in made], {}
+        found = torch.autograd.grad(value, [*made, *weights.values()], allow_unused=True)
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+    gradients = [torch.zeros_like(y) if g is None else g for y, g in zip(made, found, strict=False)]
+    at_tables = zip(weights, found[len(made) :], strict=True)
+    return tensors, gradients, {path: g for path, g in at_tables if g is not None}
 
 
 _RECORDED = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}

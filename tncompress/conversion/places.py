@@ -35,7 +35,7 @@ class Places(Mapping[str, Place | Table]):
         scale = 1.0 if gradients is None or not energy else gradients.count / energy
         if isinstance(seen, TokenCounts):
             table = ops.convert_to_numpy(ops.cast(layer.embeddings, "float32"))
-            return Table(table, seen.counts, gradients, scale, seen.importance)
+            return Table(table, seen.counts, gradients, scale, seen.importance, seen.uses)
         held_out = getattr(self._moments, "held_out", {}).get(path)
         return Place(kernel_of(layer), seen, site.use_bias, scale, held_out)
 

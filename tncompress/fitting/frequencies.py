@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,41 @@ BLOCK = 4096  # rows at once in float64
 
 
 @dataclass(frozen=True, eq=False)
+class TableUses:
+    """What an error of a table does to an objective besides look-ups, e.g. in logits. Those of two streams add up.
+
+    With G the objective's gradients at the table, each `[tokens, features]`, sum G_v^T G_v over these and over tokens v
+    is the moment, and sum |G_v|^2 the energy of a token: the Gauss-Newton matrix as if the two were independent.
+
+    Args:
+        energies: `[tokens]`.
+        moment: `[features, features]`.
+    """
+
+    energies: np.ndarray
+    moment: np.ndarray
+
+    @classmethod
+    def of(cls, gradient: np.ndarray) -> TableUses:
+        """Those of one gradient `[tokens, features]`.
+
+        >>> TableUses.of(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32)).energies.tolist()
+        [5.0, 0.0]
+        """
+        energies = np.einsum("ij,ij->i", gradient, gradient, dtype=np.float64)
+        return cls(energies, (gradient.T @ gradient).astype(np.float64))
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> TableUses:
+        """Nothing, of a table of this shape."""
+        tokens, features = shape
+        return cls(np.zeros(tokens), np.zeros((features, features)))
+
+    def __add__(self, other: TableUses) -> TableUses:
+        return TableUses(self.energies + other.energies, self.moment + other.moment)
+
+
+@dataclass(frozen=True, eq=False)
 class TokenCounts:
     """What a table of embeddings sees. Those of two streams add up: `a + b`.
 
@@ -27,12 +63,14 @@ class TokenCounts:
         gradients: moments of an objective's gradient at the embeddings `[features]`; None if no objective was given.
         energies: sums of |g|^2 over the gradients g at every token, `[tokens]`; None if they were not told apart.
         observed: how many gradients these are, `[tokens]`.
+        uses: what else the model does with the table; None if nothing, or if no objective was given.
     """
 
     counts: np.ndarray
     gradients: Moments | None = None
     energies: np.ndarray | None = None
     observed: np.ndarray | None = None
+    uses: TableUses | None = None
 
     @property
     def count(self) -> int:
@@ -49,6 +87,7 @@ class TokenCounts:
             gradients,
             _sum(self.energies, other.energies),
             _sum(self.observed, other.observed),
+            _sum(self.uses, other.uses),
         )
 
     @property
@@ -62,7 +101,8 @@ class TokenCounts:
         return token_importance(self.counts, self.energies, self.observed)
 
 
-def _sum(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+def _sum(a: Any, b: Any) -> Any:
+    """Of what there is."""
     return a + b if a is not None and b is not None else (b if a is None else a)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tncompress.fitting.frequencies import token_frequencies
+from tncompress.fitting.frequencies import TableUses, token_frequencies
 from tncompress.fitting.moments import Moments
 from tncompress.fitting.problem import squared_error, squared_errors
 from tncompress.fitting.units import folded
@@ -129,6 +129,7 @@ class Table:
         gradients: moments of an objective's gradient at the embeddings; None without an objective.
         scale: as in `Place`.
         importance: of every token, see `TokenCounts`; None: all alike.
+        uses: what an error does besides look-ups; None: nothing.
     """
 
     table: np.ndarray
@@ -136,6 +137,7 @@ class Table:
     gradients: Moments | None
     scale: float = 1.0
     importance: np.ndarray | None = None
+    uses: TableUses | None = None
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -144,13 +146,23 @@ class Table:
 
     @property
     def frequencies(self) -> np.ndarray:
-        """The chance of every token."""
-        return token_frequencies(self.counts)
+        """What weights an error of every token: the chance that it is looked up, and its part in other uses."""
+        found = token_frequencies(self.counts)
+        if self.gradients is None or self.uses is None:
+            return found
+        both = self._look_ups * np.trace(self.gradients.second) * found + self._use * self.uses.energies
+        return both / both.sum()
 
     @property
     def moment(self) -> np.ndarray | None:
-        """What weights an error of the features."""
-        return None if self.gradients is None else self.gradients.second
+        """What weights an error of the features.
+
+        Look-ups and other uses have weights and moments of their own; of the products that are their sum's
+        nearest, these have the right sums over tokens and over features.
+        """
+        if self.gradients is None or self.uses is None:
+            return None if self.gradients is None else self.gradients.second
+        return self._look_ups * self.gradients.second + self._use * self.uses.moment
 
     @property
     def loss(self) -> str:
@@ -159,14 +171,26 @@ class Table:
 
     @property
     def unit(self) -> float:
-        """What a squared error a token is multiplied by to be a loss.
+        """What a squared error a token is multiplied by to be a loss."""
+        if self.gradients is not None:
+            return self._look_ups if self.uses is None else 1.0
+        energy = float(self.frequencies @ np.einsum("ij,ij->i", self.table, self.table, dtype=np.float64))
+        return 1 / energy if energy > 0 else 0.0
+
+    @property
+    def _look_ups(self) -> float:
+        """What multiplies a squared error of what is looked up.
 
         The moment of gradients is the mean over tokens that were seen; those to come are rarer, and matter more.
         """
-        if self.gradients is not None:
-            return self.scale * (1.0 if self.importance is None else float(self.frequencies @ self.importance))
-        energy = float(self.frequencies @ np.einsum("ij,ij->i", self.table, self.table, dtype=np.float64))
-        return 1 / energy if energy > 0 else 0.0
+        return self.scale * (
+            1.0 if self.importance is None else float(token_frequencies(self.counts) @ self.importance)
+        )
+
+    @property
+    def _use(self) -> float:
+        """What multiplies one of another use: the moment of these is a sum, not a mean."""
+        return self.scale / max(self.gradients.count, 1) if self.gradients else 0.0
 
 
 def outputs_of(place: Place, units: np.ndarray) -> Place:
