@@ -212,6 +212,24 @@ def test_an_objective_of_vectors_counts_by_direction_and_similarity():
     np.testing.assert_allclose(ops.convert_to_numpy(found["similarity of objective"]), unit @ unit.T, atol=1e-5)
 
 
+def test_an_objective_weighs_twice_an_output():
+    """docs/recovering.md: outputs and similarities weigh 1 each, the direction of an objective's vectors 2."""
+    keras.utils.set_random_seed(0)
+    student, teacher = mlp(), mlp()
+    x = vectors(rows=30)[:, :8]
+    distillation = Distillation(student, teacher, lambda outputs, inputs: outputs)
+    distillation.prepare([(x, None)])
+    ours, theirs = (outputs_of(model, x)[0].astype("float64") for model in (student, teacher))
+    expected = 0.0
+    for weight, of in ((1, lambda y: y), (2, unit), (1, lambda y: unit(y) @ unit(y).T)):
+        expected += weight * np.mean((of(ours) - of(theirs)) ** 2) / of(theirs).var(axis=0).mean()
+    assert float(distillation.compute_loss(x, None, distillation(x))) == pytest.approx(expected, rel=1e-4)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def test_hidden_layers_are_matched():
     student, teacher, batches = pair()
     distillation = Distillation(student, teacher, None, ["first"])

@@ -11,7 +11,7 @@ from keras import layers, ops
 from tncompress import Moments, TNDense
 from tncompress.conversion import streams as streams_module
 from tncompress.conversion.events import Event, observed
-from tncompress.conversion.refit import RIDGE, refit
+from tncompress.conversion.refit import refit
 from tncompress.conversion.streams import stream_of
 from tncompress.conversion.sums import find_sums
 from tncompress.conversion.surgery import copy_model, put_networks
@@ -23,6 +23,7 @@ from tncompress.linalg import psd_root
 from tncompress.network.cost import dense_spec
 
 WIDTH = 6
+TENTH = 0.1  # docs/fitting.md: the ridge is "a tenth of the inputs' mean variance"
 
 
 def batches(count=10, rows=40, width=WIDTH, seed=0):
@@ -76,7 +77,7 @@ def least_squares(x, missing, use_bias=True):
     """Change of the kernel, and of the bias, by numpy's solver on stacked rows; the ridge is rows of its own."""
     shift, mean = (missing.mean(axis=0), x.mean(axis=0)) if use_bias else (0.0, 0.0)
     x, missing = np.float64(x - mean), np.float64(missing - shift)
-    ridge = np.sqrt(RIDGE * (x**2).sum() / x.shape[1])
+    ridge = np.sqrt(TENTH * (x**2).sum() / x.shape[1])
     rows = np.vstack([x, ridge * np.eye(x.shape[1])])
     change = np.linalg.lstsq(rows, np.vstack([missing, np.zeros((x.shape[1], missing.shape[1]))]), rcond=None)[0]
     return change, shift - mean @ change if use_bias else 0.0
@@ -174,7 +175,7 @@ def test_gradients_and_units():
     assert result.taken
     # The best of rank 1 for that kernel, in both metrics: truncated between their roots.
     covariance = np.cov(x.T, bias=True)
-    inner = psd_root(covariance + RIDGE * np.trace(covariance) / WIDTH * np.eye(WIDTH))
+    inner = psd_root(covariance + TENTH * np.trace(covariance) / WIDTH * np.eye(WIDTH))
     outer = psd_root(metrics_of(Moments(1, *np.zeros((2, 1)), gradients["first"].of_features(units)), True)[1])
     left, values, right = np.linalg.svd(inner @ (now + change) @ outer)
     expected = np.linalg.solve(inner, values[0] * np.outer(left[:, 0], right[0])) @ np.linalg.inv(outer)
