@@ -211,8 +211,9 @@ def test_the_model_stays_as_it_is():
     before = {name: (dict(vars(layer)), layer.activation) for name, layer in chosen.items()}
     expected = ops.convert_to_numpy(model(inputs()))
     calibrate(model, list(chosen), inputs(), objective="outputs")
-    with pytest.raises(RuntimeError, match="mine"):
+    with pytest.raises(ValueError, match=r"fails on calibration batch 0 \(RuntimeError: mine\)") as caught:
         calibrate(model, list(chosen), inputs(), objective=failing)
+    assert isinstance(caught.value.__cause__, RuntimeError)
     for name, layer in chosen.items():
         assert vars(layer).keys() == before[name][0].keys()
         assert layer.activation is before[name][1]
@@ -446,6 +447,27 @@ BAD = {
         lambda y, x: ops.cast(y > 0, "int32"),
         "gives no floating-point tensor",
     ),
+    "an index that outputs lack": (
+        two_layers,
+        inputs,
+        ["first"],
+        lambda outputs, x: outputs["zzz"],
+        r"objective is called with outputs and batch, and fails on calibration batch 0 \(\w*Error: ",
+    ),
+    "a key that batches lack": (
+        tokens,
+        token_inputs,
+        ["dense"],
+        lambda outputs, x: x["zzz"],
+        r"fails on calibration batch 0 \(KeyError: 'zzz'\)",
+    ),
+    "one argument": (
+        two_layers,
+        inputs,
+        ["first"],
+        lambda outputs: outputs,
+        r"fails on calibration batch 0 \(TypeError: .* takes 1 positional argument but 2 were given\)",
+    ),
     "infinite": (
         two_layers,
         inputs,
@@ -482,6 +504,24 @@ def test_bad_objectives_in_one_sentence(make, batch, paths, objective, words):
     with pytest.raises(ValueError, match=words) as caught:
         calibrate(make(), paths, [batch()], objective=objective)
     assert "\n" not in str(caught.value)
+
+
+def test_an_objective_that_fails_on_what_was_held_out():
+    """It is measured there after the fit, on other rows than those that gave gradients."""
+    model, x = two_layers(out=4), inputs(200)
+    x[99, 0] = 100
+
+    def objective(outputs, batch):
+        if float(ops.max(batch[:, 0])) > 50 and len(batch) < 100:
+            raise RuntimeError("mine")
+        return outputs
+
+    with pytest.warns(
+        UserWarning, match=r"not measured: .* on rows of the data that were held out \(RuntimeError: mine"
+    ):
+        small = replace_dense(model, 0.7, calibration=[x], objective=objective)
+    assert report(small).replaced
+    assert report(small).measured_loss is None
 
 
 def test_what_is_wrong_is_said_before_the_data_are_asked_for():

@@ -175,7 +175,7 @@ class Backward:
             self._model,
             x,
             self._layers,
-            selection(self._objective, given),
+            selection(self._objective, given, f"calibration batch {number}"),
             numbers,
             number,
             self._forward.seeing(calls, given, rows, number, to_the_end=True),

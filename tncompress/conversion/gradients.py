@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import run_batch
+from tncompress.conversion.misfit import told
 from tncompress.conversion.watching import preactivated
 
 ALL_OUTPUTS = "outputs"
@@ -91,20 +92,27 @@ def gradients_at(
     )
 
 
-def selection(objective: Objective, mask: np.ndarray | None) -> Callable[[Any, Any], Tensors]:
+def selection(objective: Objective, mask: np.ndarray | None, what: str) -> Callable[[Any, Any], Tensors]:
     """What an objective asks for, as a function of outputs and batch that gives floating-point tensors.
 
     Args:
         objective: see `tncompress.calibrate`.
         mask: `[batch, length]`, which positions count; positions of outputs that are chosen by name are left out.
+        what: the batch is, for messages.
 
     Raises:
-        ValueError: when called, if the model has no output of that name, or there is no floating-point tensor.
+        ValueError: when called, if the model has no output of that name, the user's function fails, or there is no
+            floating-point tensor.
     """
 
     def select(outputs: Any, x: Any) -> Tensors:
         if callable(objective):
-            chosen = objective(outputs, x)
+            try:
+                chosen = objective(outputs, x)
+            except Exception as error:  # whatever a user's code says
+                raise ValueError(
+                    f"The objective is called with outputs and batch, and fails on {what} ({told(error)})."
+                ) from error
         elif objective == ALL_OUTPUTS:
             chosen = outputs
         elif isinstance(outputs, Mapping) and objective in outputs:

@@ -32,6 +32,15 @@ def misfit(model: keras.Model, x: Any, reason: str | Exception, number: int) -> 
     return f"The model {model.name!r} does not take calibration batch {number}: {takes}{why}."
 
 
+def told(error: Exception) -> str:
+    """What an error of a user's own code says, with its kind: some say nothing else.
+
+    >>> told(KeyError("ids"))
+    "KeyError: 'ids'"
+    """
+    return f"{type(error).__name__}: {ENGINE.sub('', first_line(error))}" if str(error) else type(error).__name__
+
+
 def wrong_numbers(model: keras.Model, x: Any) -> str | None:
     """What is wrong with the numbers of a batch that Keras would round to whole ones; None if nothing is.
 

@@ -32,7 +32,11 @@ class Probe:
     spreads: Sequence[Spread]
 
     def changed(self, model: keras.Model, small: keras.Model) -> float | None:
-        """The squared change of the objective from one model to the other, as a fraction of its variance."""
+        """The squared change of the objective from one model to the other, as a fraction of its variance.
+
+        Raises:
+            ValueError: the objective fails on these inputs, see `selection`.
+        """
         lost, numbers = np.zeros(len(self.spreads)), np.zeros(len(self.spreads))
         for x, given in self.batches:
             pairs = zip(self._vectors(model, x, given), self._vectors(small, x, given), strict=True)
@@ -46,7 +50,8 @@ class Probe:
         return float(lost @ scales / energy)
 
     def _vectors(self, model: keras.Model, x: Any, given: np.ndarray | None) -> list[np.ndarray]:
-        chosen = selection(self.objective, given)(model(x, training=False), x)
+        select = selection(self.objective, given, "rows of the data that were held out")
+        chosen = select(model(x, training=False), x)
         return [vectors_of(ops.convert_to_numpy(ops.cast(tensor, "float32")), counts) for tensor, counts in chosen]
 
 

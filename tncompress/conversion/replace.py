@@ -15,6 +15,7 @@ from tncompress.conversion.deciding import decide, requested
 from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
 from tncompress.conversion.gradients import Objective
+from tncompress.conversion.probe import Probe
 from tncompress.conversion.recipes import Recipe
 from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
 from tncompress.conversion.sites import Filter, Site
@@ -145,8 +146,7 @@ def replace_dense(
         outcomes = refit_all(model, copy, refitted_on, outcomes, units, moments, mask, progress)
     done = {outcome.path: outcome for outcome in outcomes}
     skipped = {site.path: _skipped(site, decision.by_recipe) for site in decision.sites if site.path not in done}
-    probe = getattr(moments, "probe", None)
-    measured_loss = None if probe is None else probe.changed(model, copy)
+    measured_loss = _measured_loss(getattr(moments, "probe", None), model, copy)
     found = [done.get(site.path) or skipped[site.path] for site in decision.sites]
     found = [replace(outcome, times=decision.times.get(outcome.path)) for outcome in found]
     small = _remembered(model, copy, found, measured_loss, plan.front)
@@ -205,6 +205,15 @@ def _install(model: keras.Model, outcomes: Sequence[Outcome], fitted: Mapping[st
             layer.order.assign(found.order)
         if layer.bias is not None:
             layer.bias.assign(found.bias.reshape(layer.bias.shape))
+
+
+def _measured_loss(probe: Probe | None, model: keras.Model, copy: keras.Model) -> float | None:
+    """What really changed about the objective; None where that is not known, which is no reason to lose the fit."""
+    try:
+        return None if probe is None else probe.changed(model, copy)
+    except ValueError as error:
+        warnings.warn(f"What was lost of the objective is not measured: {error}", stacklevel=3)
+        return None
 
 
 def _remembered(
