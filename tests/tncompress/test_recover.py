@@ -412,8 +412,8 @@ def test_progress_is_shown_when_asked_for(capsys):
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 2), (0.5, 4), (0.01, 1)])
 def test_what_is_held_out_is_not_trained_on(share, count):
-    batches = [np.full((2, 8), number) for number in range(20)]
-    training, held_out = _split(mlp(), batches, None, share, np.random.default_rng(0))
+    models, batches = {"student": mlp(), "teacher": mlp()}, [np.full((2, 8), number) for number in range(20)]
+    training, held_out = _split(models, batches, None, share, np.random.default_rng(0))
     numbers = [[int(x[0, 0]) for x, _ in part] for part in (training, held_out)]
     assert len(held_out) == count
     assert sorted(number for part in numbers for number in part) == list(range(20))
@@ -449,7 +449,31 @@ def nan_later():
     return keras.Model(entry, {"a": layers.Dense(16)(ops.sqrt(5 - entry))}, name="other")
 
 
+def words():
+    """Takes texts of any length, as ids of nine tokens."""
+    entry = keras.Input((None,), dtype="int32", name="ids")
+    return keras.Model(entry, layers.Dense(3)(layers.Embedding(9, 4)(entry)), name="words")
+
+
+def untouched():
+    return keras.Sequential([layers.Dense(16)])
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Either(keras.Model):
+    """Takes vectors with any axes before."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(2)
+        self(vectors())
+
+    def call(self, x):
+        return self.dense(x)
+
+
 DATA = [vectors(seed) for seed in range(4)]
+TEXTS = [np.arange(2 * length, dtype="int32").reshape(2, length) % 9 for length in (4, 5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -464,7 +488,35 @@ DATA = [vectors(seed) for seed in range(4)]
         (other(), other(), DATA, {"minutes": -1}, "minutes is a number above 0, got -1"),
         (other(), other(width=8), DATA, {}, r"gives output/a of shape \(12, 16\), the teacher of shape \(12, 8\)"),
         (other(), other(names="ab"), DATA, {}, "only one of them has output/b"),
-        (mlp(), other(), DATA, {}, "The student 'model' .* fails on a batch"),
+        (mlp(), other(), DATA, {}, r"student 'model' does not take training batch 0: .* and got float32 \[12, 16\]"),
+        (other(), mlp(), DATA, {}, "The teacher 'model' does not take training batch 0: it takes "),
+        (
+            other(),
+            other(),
+            [*DATA * 5, DATA[0][:, :5]],
+            {},
+            r"training batch 20: .*\[any, 16\] and got float32 \[12, 5\]",
+        ),
+        (other(), other(), [*DATA, np.full((2, 16), "a")], {}, "training batch 4: .* texts have to be tokenised first"),
+        (other(), other(), [*DATA, {"x": DATA[0]}], {}, "training batch 4: it takes .* got {x: "),
+        (other(), other(), DATA, {"validation": [*DATA * 5, DATA[0][:, :5]]}, "not take validation batch 20: it takes"),
+        pytest.param(
+            *(words(), words(), [*TEXTS, TEXTS[0] + 9], {}, "training batch 3: it got int32 .* is not in "),
+            marks=ON_TENSORFLOW,  # others take any id, or say it in other words
+        ),
+        (words(), words(), [*TEXTS, TEXTS[0] + 0.5], {}, "training batch 3: .* are whole numbers, and these are not"),
+        (
+            Either(),
+            Either(),
+            [*DATA, DATA[0][None]],
+            {},
+            r"the same arrays, but training batch 4 is float32 \[1, 12, 16\]",
+        ),
+        (other(), other(), DATA, {"validation": 1}, "hold out, above 0 and below 1, got 1"),
+        (other(), other(), DATA, {"validation": []}, "The validation data are empty"),
+        (other(), other(), DATA, {"seed": "a"}, "seed is a whole number, 0 or more, got 'a'"),
+        (other(), other(), DATA, {"objective": "b"}, r"objective='b' is no output of the model; it has \['a'\]"),
+        (untouched(), other(), DATA, {}, "The student 'sequential.*' is not built: call it once"),
         (other(), other(), DATA, {"objective": lambda outputs, x: "a"}, "objective gives no floating-point tensor"),
         (other(), other(), DATA, {"layers": ["nowhere"]}, "nowhere"),
         (other(), other(), DATA, {"stages": ["nowhere"]}, "nowhere"),
@@ -484,6 +536,48 @@ def test_a_wrong_argument_is_answered_in_one_sentence(student, teacher, data, ar
     with pytest.raises(ValueError, match=words) as error:
         recover(student, teacher, data, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"teacher": None}, "A Keras model was expected as teacher, got NoneType"),
+        ({"student": None}, "A Keras model was expected as student, got NoneType"),
+        ({"teacher": "big.keras"}, r"as teacher, got str; tncompress.load\('big.keras'\) gives it"),
+        ({"data": "abc"}, "Training data are an iterable of what the model takes .* got str"),
+        ({"validation": None}, "Validation data are an iterable of what the model takes .* got NoneType"),
+        ({"objective": 3}, "objective is the name of an output, 'outputs' for all, or a function .* got 3"),
+        ({"layers": 5}, "layers is a list of paths of layers, got 5"),
+        ({"stages": 5}, "stages is a list of paths of layers, got 5"),
+        ({"include": 5}, "include is a regular expression, or several of them, got 5"),
+        ({"clock": 3}, "clock is a function that gives seconds, such as time.process_time, got 3"),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_kind_is_answered_in_one_sentence(arguments, words):
+    with pytest.raises(TypeError, match=words) as error:
+        recover(**{"student": other(), "teacher": other(), "data": DATA, **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_models_take_is_taken():
+    """Whole numbers among others, rows as lists, and lengths in any order."""
+    student, teacher = mlp(rank=3), mlp()
+    rows = [vectors(seed)[:, :8] for seed in range(5)]
+    given = [np.round(9 * rows[0]).astype("int32"), rows[1].astype("float64"), rows[2].tolist(), *rows[3:]]
+    as_floats = [np.asarray(x, "float32") for x in given]
+    with mock.patch("tncompress.conversion.course.EVALUATIONS", 20):
+        curves = [recover(student, teacher, x).history.history["loss"][1:] for x in (given, as_floats)]
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+
+
+def test_an_objective_may_be_the_name_of_an_output():
+    student, teacher = other(names="ab"), other(names="ab")
+    curves = [
+        recover(student, teacher, DATA, objective=objective, outputs=False).history.history["val_loss"]
+        for objective in ("b", lambda outputs, inputs: outputs["b"])
+    ]
+    assert curves[0] == curves[1]
 
 
 @ON_TENSORFLOW

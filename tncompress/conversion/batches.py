@@ -18,26 +18,31 @@ ROWS = 32  # a batch, where data come as one array
 Mask = str | Callable[[Any], Any] | None
 
 
-def batches_of(data: Any) -> tuple[Iterator[Any], int | None]:
+def batches_of(data: Any, source: str = "calibration", rows: int = ROWS) -> tuple[Iterator[Any], int | None]:
     """An iterator over batches, checked to hold one, and their number if it is known.
+
+    Args:
+        data: see `tncompress.calibrate`.
+        source: what they are for, for messages.
+        rows: of a batch, where data come as one array.
 
     Raises:
         TypeError, ValueError: if data are no batches, or none.
     """
     if isinstance(data, Mapping) or hasattr(data, "shape"):
-        rows = {len(v) for v in (data.values() if isinstance(data, Mapping) else [data])} or {0}
-        if len(rows) != 1:
-            raise ValueError(f"The calibration arrays need equal lengths, got {sorted(rows)}.")
-        data = [rows_of(data, slice(start, start + ROWS)) for start in range(0, rows.pop(), ROWS)]
-    if isinstance(data, str) or not isinstance(data, Iterable):
+        counts = set(map(num_rows, data.values() if isinstance(data, Mapping) else [data])) or {0}
+        if len(counts) != 1:
+            raise ValueError(f"The {source} arrays need equal lengths, got {sorted(counts)}.")
+        data = [rows_of(data, slice(start, start + rows)) for start in range(0, counts.pop(), rows)]
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise TypeError(
-            f"Calibration data are an iterable of what the model takes as input (batches of arrays), got "
+            f"{source.capitalize()} data are an iterable of what the model takes as input (batches of arrays), got "
             f"{type(data).__name__}."
         )
     batches = iter(data)
     first = list(islice(batches, 1))
     if not first:
-        raise ValueError("The calibration data are empty: give at least one batch of what the model takes as input.")
+        raise ValueError(f"The {source} data are empty: give at least one batch of what the model takes as input.")
     return chain(first, batches), _length(data)
 
 
@@ -179,15 +184,15 @@ def parts_of(rows: range, every: int, block: int) -> Iterator[tuple[range, range
 # -- running ---------------------------------------------------------------------------------------
 
 
-def run_batch(model: keras.Model, x: Any, number: int) -> Any:
+def run_batch(model: keras.Model, x: Any, number: int, source: str = "calibration", role: str = "model") -> Any:
     """The model's outputs for a batch.
 
     Raises:
         ValueError: it does not take the batch; see `misfit`.
     """
     if reason := wrong_numbers(model, x):
-        raise ValueError(misfit(model, x, reason, number))
+        raise ValueError(misfit(model, x, reason, number, source, role))
     try:
         return model(x, training=False)
     except Exception as error:  # whatever its code says
-        raise ValueError(misfit(model, x, error, number)) from None
+        raise ValueError(misfit(model, x, error, number, source, role)) from None

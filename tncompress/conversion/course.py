@@ -151,11 +151,11 @@ def dataset(batches: Sequence[Batch], draw: np.random.Generator | None = None) -
 
 
 def _signature(*leaves: np.ndarray) -> Any:
-    """The shape that all of these have, None where they differ."""
+    """The shape that all of these have, None where they differ, and a dtype that holds what is in any."""
     import tensorflow
 
     sizes = [set(axis) for axis in zip(*(leaf.shape for leaf in leaves), strict=True)]
-    return tensorflow.TensorSpec([size.pop() if len(size) == 1 else None for size in sizes], leaves[0].dtype)
+    return tensorflow.TensorSpec([size.pop() if len(size) == 1 else None for size in sizes], np.result_type(*leaves))
 
 
 def _without_none(batch: Batch) -> tuple:

@@ -14,10 +14,22 @@ from tncompress.conversion.surgery import first_line
 ENGINE = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 
 
-def misfit(model: keras.Model, x: Any, reason: str | Exception, number: int) -> str:
+def misfit(
+    model: keras.Model,
+    x: Any,
+    reason: str | Exception,
+    number: int,
+    source: str = "calibration",
+    role: str = "model",
+) -> str:
     """One sentence about a batch that a model does not take: what it wants, what it got, what it says itself.
 
     Where it got what it wants, but for what is in it, only the two last; and what to do, where that is known.
+
+    Args:
+        model: of this role.
+        x: the batch, of this number, of the data for this.
+        reason: why not.
     """
     wanted, matched = _wanted(model), _matched(model, x)
     is_alike = bool(matched) and all(_is_alike(tensor.shape, array.shape) for _, tensor, array in matched)
@@ -29,7 +41,7 @@ def misfit(model: keras.Model, x: Any, reason: str | Exception, number: int) -> 
     elif hasattr(x, "shape") and len(named) > 1:
         each = "such a dict" if isinstance(symbolic_inputs(model), Mapping) else f"[{', '.join(named)}]"
         why = f"; give all inputs at once as a dict of arrays, {' and '.join(named)}, or a list of batches, each {each}"
-    return f"The model {model.name!r} does not take calibration batch {number}: {takes}{why}."
+    return f"The {role} {model.name!r} does not take {source} batch {number}: {takes}{why}."
 
 
 def told(error: Exception) -> str:

@@ -2,24 +2,27 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from numbers import Real
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of
+from tncompress.conversion.batch_checks import read_batches
+from tncompress.conversion.batches import Mask
 from tncompress.conversion.course import Pace
-from tncompress.conversion.distillation import Batch, Distillation, Objective, computing_in
+from tncompress.conversion.distillation import Batch, Distillation, computing_in
+from tncompress.conversion.gradients import Objective, check_objective, selection
 from tncompress.conversion.replace import compile_like
+from tncompress.conversion.sites import check_model
 from tncompress.conversion.stages import HELD_OUT, Batches, check, never_worse, parts_of, train
 from tncompress.conversion.surgery import copy_model
 from tncompress.conversion.walking import walk
 
 Patterns = str | Sequence[str]
+Models = Mapping[str, keras.Model]  # student and teacher, by these names
 
 
 def recover(
@@ -55,8 +58,9 @@ def recover(
         data: an iterable of batches of what the models take as input, a `tf.data.Dataset`, or all inputs at once as an
             array or a dict of arrays; kept in memory. A hundred batches and more are worth the while.
         objective: what matters besides the outputs, e.g. a sentence embedding: a function of a model's outputs and
-            inputs that gives a tensor, computed with `keras.ops`. Of vectors `[batch, features]` the direction and the
-            cosines between the rows of a batch are matched, of other tensors the values.
+            inputs that gives a tensor, computed with `keras.ops`, or the name of an output, see `tncompress.calibrate`.
+            Of vectors `[batch, features]` the direction and the cosines between the rows of a batch are matched, of
+            other tensors the values.
         layers: paths of layers in both models whose outputs are matched too, where a model does not give them itself.
         outputs: match the models' outputs; False: nothing but `layers` and the objective.
         stages: paths of layers in both models, e.g. all blocks in order. Each first learns by itself to give what the
@@ -83,7 +87,8 @@ def recover(
         loss that is not finite.
 
     Raises:
-        ValueError: before any training, if an argument is wrong, the models do not match, or there are too few data.
+        ValueError: before any training, if an argument is wrong, the models do not match or do not take one of the
+            batches, or there are too few data.
 
     >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
@@ -92,18 +97,23 @@ def recover(
     >>> curve[0] > 0.5, curve[-1] < 1e-3
     (True, True)
     """
-    started = clock()
-    _check_numbers(learning_rate, epochs, minutes)
+    models = {"student": student, "teacher": teacher}
+    for role, model in models.items():
+        check_model(model, role)
+    _check_numbers(learning_rate, epochs, minutes, clock)
+    for name, paths in (("layers", layers), ("stages", stages)):
+        if not isinstance(paths, Collection):
+            raise TypeError(f"{name} is a list of paths of layers, got {paths!r}.")
     _check_matched(layers, outputs, objective)
-    policy = _policy(dtype)
-    draw = np.random.default_rng(seed)
-    batches = Batches(*_split(student, data, mask, validation, draw), draw)
+    policy, draw = _policy(dtype), _generator(seed)
+    started = clock()
     copy = copy_model(student)
     chosen = _chosen(copy, include, exclude)
     parts = parts_of(copy, teacher, stages, chosen)
+    batches = Batches(*_split(models, data, mask, validation, draw), draw)
     pace = Pace(learning_rate, epochs, minutes, clock, progress)
     with computing_in(policy, copy, teacher):
-        whole = Distillation(copy, teacher, objective, layers, outputs)
+        whole = Distillation(copy, teacher, _function(objective), layers, outputs)
         if parts:
             each = pace.part(0.5 / len(parts))
             taught = [(Distillation(copy, teacher, None, [path], outputs=False), own) for path, own in parts.items()]
@@ -121,14 +131,17 @@ def recover(
 
 
 def _split(
-    model: keras.Model, data: Any, mask: Mask, validation: Any, draw: np.random.Generator
+    models: Models, data: Any, mask: Mask, validation: Any, draw: np.random.Generator
 ) -> tuple[list[Batch], list[Batch]]:
     """Batches to train on, and batches that are held out, drawn over all of the data: these may be in some order."""
-    batches = _read(model, data, mask)
-    if not isinstance(validation, float):
-        return batches, _read(model, validation, mask)
-    if not 0 < validation < 1:
-        raise ValueError(f"validation is the fraction of batches to hold out, above 0 and below 1, got {validation}.")
+    is_share = isinstance(validation, Real)
+    if is_share and not 0 < validation < 1:
+        raise ValueError(
+            f"validation is data, or the fraction of batches to hold out, above 0 and below 1, got {validation!r}."
+        )
+    batches = read_batches(models, data, mask, "training")
+    if not is_share:
+        return batches, read_batches(models, validation, mask, "validation")
     if len(batches) < 2:
         raise ValueError(
             "The data are one batch, too few to hold any out; give more and smaller batches, or validation= data."
@@ -138,22 +151,12 @@ def _split(
     return order[count:], order[:count]
 
 
-def _read(model: keras.Model, data: Any, mask: Mask) -> list[Batch]:
-    found = []
-    for number, batch in enumerate(batches_of(data)[0]):
-        inputs = inputs_of(batch, model)
-        found.append((keras.tree.map_structure(_as_numpy, inputs), mask_of(inputs, mask, number)))
-    return found
-
-
-def _as_numpy(tensor: Any) -> np.ndarray:
-    return tensor if isinstance(tensor, np.ndarray) else ops.convert_to_numpy(tensor)
-
-
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def _check_numbers(learning_rate: float, epochs: float, minutes: float | None) -> None:
+def _check_numbers(learning_rate: float, epochs: float, minutes: float | None, clock: Callable[[], float]) -> None:
+    if not callable(clock):
+        raise TypeError(f"clock is a function that gives seconds, such as time.process_time, got {clock!r}.")
     for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("minutes", minutes)):
         if value is not None and not (isinstance(value, Real) and 0 < value < float("inf")):
             raise ValueError(f"{name} is a number above 0, got {value!r}.")
@@ -162,8 +165,24 @@ def _check_numbers(learning_rate: float, epochs: float, minutes: float | None) -
 def _check_matched(layers: Sequence[str], outputs: bool, objective: Objective | None) -> None:
     if isinstance(layers, str):
         raise ValueError(f"layers is a list of paths of layers, got the text {layers!r}; write [{layers!r}].")
-    if not (outputs or layers or objective):
+    if objective is not None:
+        check_objective(objective, {})
+    elif not (outputs or layers):
         raise ValueError("With outputs=False there is nothing to match; name layers= or an objective.")
+
+
+def _function(objective: Objective | None) -> Callable[[Any, Any], Any] | None:
+    if objective is None or callable(objective):
+        return objective
+    select = selection(objective, None, "a batch")
+    return lambda outputs, inputs: [tensor for tensor, _ in select(outputs, inputs)]
+
+
+def _generator(seed: int) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ValueError(f"seed is a whole number, 0 or more, got {seed!r}.") from None
 
 
 def _policy(dtype: str | None) -> keras.DTypePolicy | None:
@@ -200,6 +219,8 @@ def _paths_of_variables(model: keras.Model) -> dict[int, str]:
 
 
 def _matching(paths: dict[int, str], patterns: Patterns, argument: str, must_match: bool = True) -> set[int]:
+    if not isinstance(patterns, Collection):
+        raise TypeError(f"{argument} is a regular expression, or several of them, got {patterns!r}.")
     found: set[int] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
@@ -78,11 +79,7 @@ def find_sites(
         ValueError: if the model is not built, a regular expression is not valid, a filter matches no layer, or a shared
             layer is included by one of its paths and excluded by another.
     """
-    if not isinstance(model, keras.Model):
-        advice = f"; tncompress.load({str(model)!r}) gives it" if isinstance(model, (str, os.PathLike)) else ""
-        raise TypeError(f"A Keras model was expected, got {type(model).__name__}{advice}.")
-    if not model.built:
-        raise ValueError(f"The model {model.name!r} is not built: call it once, or build it with its input shape.")
+    check_model(model)
     layers = dict(walk(model))
     found: dict[int, Site] = {}
     for path, layer in layers.items():
@@ -105,6 +102,16 @@ def find_sites(
         replace(site, reason=site.reason or _filtered(site, wanted, unwanted) or _not_asked(site, embeddings))
         for site in sites
     ]
+
+
+def check_model(model: Any, role: str = "model") -> None:
+    """Refuse what is no Keras model, or none that is built."""
+    if not isinstance(model, keras.Model):
+        advice = f"; tncompress.load({str(model)!r}) gives it" if isinstance(model, (str, os.PathLike)) else ""
+        where = "" if role == "model" else f" as {role}"
+        raise TypeError(f"A Keras model was expected{where}, got {type(model).__name__}{advice}.")
+    if not model.built:
+        raise ValueError(f"The {role} {model.name!r} is not built: call it once, or build it with its input shape.")
 
 
 def _filtered(site: Site, wanted: set[str], unwanted: set[str]) -> str | None:
