@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, run_batch
+from tncompress.conversion.batches import batches_of, inputs_of, run_batch
+from tncompress.conversion.masks import Mask, joint, mask_of
 from tncompress.conversion.misfit import misfit, wrong_numbers
 from tncompress.conversion.structures import described, holds_arrays
 
@@ -28,7 +29,7 @@ def read_batches(
     first, found = next(iter(models.values())), []
     for number, batch in enumerate(batches_of(data, source)[0]):
         inputs = inputs_of(batch, first)
-        found.append((_arrays(inputs), mask_of(inputs, mask, number)))
+        found.append((_arrays(inputs), joint(mask_of(inputs, mask, number))))
     arrays = [x for x, _ in found]
     check_batches(models, arrays, source)
     kinds = [[(path, array.ndim) for path, array in leaves_of(x)] for x in arrays]

@@ -1,21 +1,17 @@
-"""Calibration data as batches, their rows and their masks, and a model run on them."""
+"""Calibration data as batches, their rows, and a model run on them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.misfit import misfit, wrong_numbers
 from tncompress.conversion.structures import holds_arrays, symbolic_inputs
 
-MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
 ROWS = 32  # a batch, where data come as one array
-
-Mask = str | Callable[[Any], Any] | None
 
 
 def batches_of(data: Any, source: str = "calibration", rows: int = ROWS) -> tuple[Iterator[Any], int | None]:
@@ -68,47 +64,6 @@ def inputs_of(batch: Any, model: keras.Model) -> Any:
     several = isinstance(structure, (list, tuple)) and len(structure) > 1
     is_one_of_them = several and not isinstance(batch[0], (list, tuple, Mapping))
     return batch if is_one_of_them else batch[0]
-
-
-def mask_of(x: Any, mask: Mask, number: int) -> np.ndarray | None:
-    """Which positions of a batch count, bool `[batch, length]`; None if nothing is known of padding.
-
-    Args:
-        x: what the model takes.
-        mask: see `tncompress.calibrate`.
-        number: of the batch, for the message.
-
-    Raises:
-        ValueError: the batch has no mask of that name.
-    """
-    if callable(mask):
-        return ops.convert_to_numpy(mask(x)).astype(bool)
-    if isinstance(mask, str):
-        if not isinstance(x, Mapping) or mask not in x:
-            keys = sorted(x) if isinstance(x, Mapping) else type(x).__name__
-            raise ValueError(f"Calibration batch {number} has no {mask!r} to mask with; it holds {keys}.")
-        return ops.convert_to_numpy(x[mask]).astype(bool)
-    if isinstance(x, Mapping):
-        for key in MASK_KEYS:
-            if key in x:
-                return ops.convert_to_numpy(x[key]).astype(bool)
-    return None
-
-
-def counted(value: Any, lead: tuple[int, ...], given: np.ndarray | None, *, asked: bool) -> np.ndarray | None:
-    """Which vectors of a layer's input are no padding, bool as their leading axes; None: all.
-
-    Args:
-        value: the input, which may carry a Keras mask.
-        lead: its axes that count vectors.
-        given: the mask of the batch.
-        asked: it was asked for, so it comes before the Keras mask.
-    """
-    own = None if asked else getattr(value, "_keras_mask", None)
-    mask = given if own is None else ops.convert_to_numpy(own).astype(bool)
-    if mask is None or mask.shape == lead:
-        return mask
-    return mask.reshape(-1) if lead == (mask.size,) else None
 
 
 # -- rows ------------------------------------------------------------------------------------------

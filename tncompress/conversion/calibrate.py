@@ -1,5 +1,6 @@
 """Run sample inputs through a model and gather the moments of what its dense layers see."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import Mask, batches_of, inputs_of, mask_of, num_rows, parts_of, rows_in, rows_of
+from tncompress.conversion.batches import batches_of, inputs_of, num_rows, parts_of, rows_in, rows_of
 from tncompress.conversion.calibration_passes import HELD_OUT_EVERY, Backward, Forward, added, moments_bytes
 from tncompress.conversion.gradients import Objective, check_objective
+from tncompress.conversion.masks import Mask, check_mask, is_unusable, mask_of
 from tncompress.conversion.probe import Probe, joined
 from tncompress.conversion.walking import locate
 from tncompress.fitting.frequencies import TokenCounts
@@ -110,12 +112,14 @@ def calibrate(
             whose number of batches is not known.
         mask: which positions count: the key of the mask in a dict input, or a function of the batch that gives an
             array `[batch, length]`. None: the Keras mask of the layer's input if it has one, else the first of the
-            keys input_mask, attention_mask, padding_mask, mask.
+            keys input_mask, attention_mask, padding_mask, mask, with encoder_ and decoder_ before them the mask of a
+            side. See docs/fitting.md, "Moments", for other shapes.
         progress: show a bar; None: if it runs long in a terminal.
 
     Raises:
-        ValueError: if there is no batch, the model does not take a batch, a layer sees NaN or infinity, or the
-            objective does not depend on a layer, is not finite, or is the same for all inputs.
+        ValueError: if there is no batch, the model does not take a batch, a layer sees NaN or infinity, the objective
+            does not depend on a layer, is not finite or the same for all inputs, or a mask that was asked for fits
+            nothing.
 
     Example:
         def sentence(outputs, x):  # the mean over tokens
@@ -126,13 +130,14 @@ def calibrate(
     """
     if gradient_rows < 1:
         raise ValueError(f"gradient_rows must be at least 1, got {gradient_rows}.")
+    check_mask(mask)
     layers = locate(model, paths)
     if objective is not None:
         check_objective(objective, layers)
     batches, total = batches_of(data)
     forward = Forward(model, layers, asked=mask is not None)
     backward = None if objective is None else Backward(model, layers, objective, forward)
-    start, every, sample, probed = 0, 1, None, []
+    start, every, sample, probed, given = 0, 1, None, [], None
     block = max(1, min(BLOCK, gradient_rows // FEWEST_BLOCKS))
     for number, batch in enumerate(progress_bar(batches, "Calibrating", total, progress)):
         x = inputs_of(batch, model)
@@ -148,14 +153,20 @@ def calibrate(
         # Every so many rows of all data, however they are cut into batches, which may be sorted.
         apart = slice((-1 - rows.start) % HELD_OUT_EVERY, None, HELD_OUT_EVERY)
         if len(rows[apart]) and len(probed) < PROBED:
-            probed.append((rows_of(x, apart), None if given is None else given[apart]))
+            probed.append((rows_of(x, apart), rows_of(given, apart)))
         for some, numbers in parts_of(rows, every, block):
             part = slice(some.start - rows.start, some.stop - rows.start)
-            some_x, some_given = rows_of(x, part), None if given is None else given[part]
+            some_x, some_given = rows_of(x, part), rows_of(given, part)
             if numbers is None:
                 forward.run(some_x, some_given, some, number)
             else:
                 backward.run(some_x, some_given, some, numbers, number)
+    if given is not None and not forward.masked and (mask is not None or is_unusable(given)):
+        warnings.warn(
+            "The mask of the calibration batches fits none of the chosen layers' inputs, so that all of their vectors "
+            "count; where that is wrong, give mask=, a function of the batch that gives an array [batch, length].",
+            stacklevel=2,
+        )
     seen = forward.seen() if backward is None else backward.added_to(forward.seen())
     for path in paths:
         if path not in seen or not seen[path].count:

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import counted, numbers_of_a_row, rows_of, run_batch
+from tncompress.conversion.batches import numbers_of_a_row, rows_of, run_batch
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
+from tncompress.conversion.masks import Given, counted
 from tncompress.conversion.watching import Enough, watched
 from tncompress.fitting.frequencies import TableUses, TokenCounts, token_counts
 from tncompress.fitting.moments import Gathering, Moments, Spread
@@ -56,14 +57,15 @@ class Forward:
         self._moments: dict[str, Gathering] = {}
         self._tokens: dict[str, np.ndarray] = {}
         self._held_out: dict[str, _Thinned] = {}
+        self.masked = False  # whether a mask fitted any layer
         self._last: int | None = None  # calls until all layers had their only one; None: not known
 
-    def run(self, x: Any, given: np.ndarray | None, rows: range, number: int) -> None:
+    def run(self, x: Any, given: Given, rows: range, number: int) -> None:
         """Add one batch.
 
         Args:
             x: what the model takes.
-            given: its mask `[rows, length]`.
+            given: its mask.
             rows: numbers of its rows in all data.
             number: its own, for messages.
 
@@ -74,9 +76,7 @@ class Forward:
             run_batch(self._model, x, number)
 
     @contextlib.contextmanager
-    def seeing(
-        self, calls: list[Call], given: np.ndarray | None, rows: range, number: int, *, to_the_end: bool
-    ) -> Iterator[None]:
+    def seeing(self, calls: list[Call], given: Given, rows: range, number: int, *, to_the_end: bool) -> Iterator[None]:
         """Within the context the model is run on one batch, which is added.
 
         Args:
@@ -91,7 +91,8 @@ class Forward:
         def see(path: str, value: Any) -> None:
             is_table = isinstance(self._layers[path], keras.layers.Embedding)
             lead = tuple(value.shape) if is_table else tuple(value.shape[:-1])
-            counts = counted(value, lead, given, asked=self._asked)
+            counts = counted(value, lead, given, path, asked=self._asked)
+            self.masked |= counts is not None
             by_row = _by_row(lead, counts, len(rows))
             vectors, tokens = math.prod(lead) / max(len(rows), 1), None
             if is_table:
@@ -110,6 +111,13 @@ class Forward:
         if not_finite:
             raise ValueError(
                 f"The layer {not_finite[0]!r} sees NaN or infinity in calibration batch {number}; remove it."
+            )
+        positions = next((call for call in calls if call.vectors > 1), None)
+        if self._asked and isinstance(given, np.ndarray) and not self.masked and positions:
+            shape = ", ".join(["batch", *map(str, given.shape[1:])])
+            raise ValueError(
+                f"mask= has the shape [{shape}], which fits none of the chosen layers ({positions.path!r} sees "
+                f"{positions.vectors:g} vectors for each row of calibration batch {number}); give one [batch, length]."
             )
         for path, array, counts in ids:
             found = token_counts([(array, counts)], self._layers[path].input_dim)
@@ -156,7 +164,7 @@ class Backward:
         self._most = max(SLICE_BYTES, SLICE * 4 * model.count_params()) / 4 / max(made, 1)  # vectors
         self._vectors: float | None = None  # of the busiest layer, for each number in the inputs; None: not known
 
-    def run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
+    def run(self, x: Any, given: Given, rows: range, numbers: range, number: int) -> None:
         """Add one batch, a few rows at a time: a pass with gradients keeps all that is computed in it.
 
         Args:
@@ -167,9 +175,9 @@ class Backward:
         while start < len(rows):
             few = 1.0 if self._vectors is None else self._most / (self._vectors * max(numbers_of_a_row(x), 1))
             part = slice(start, start := start + max(1, int(few)))
-            self._run(rows_of(x, part), None if given is None else given[part], rows[part], numbers[part], number)
+            self._run(rows_of(x, part), rows_of(given, part), rows[part], numbers[part], number)
 
-    def _run(self, x: Any, given: np.ndarray | None, rows: range, numbers: range, number: int) -> None:
+    def _run(self, x: Any, given: Given, rows: range, numbers: range, number: int) -> None:
         calls: list[Call] = []
         gradients, tensors, uses = gradients_at(
             self._model,

@@ -19,9 +19,9 @@ from tncompress.conversion.arguments import (
     wants_pairs,
     with_reasons,
 )
-from tncompress.conversion.calibrate import Mask
 from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
+from tncompress.conversion.masks import Mask, check_mask
 from tncompress.conversion.never_slower import settled
 from tncompress.conversion.outcomes import Times
 from tncompress.conversion.pairs import Pair
@@ -74,6 +74,7 @@ def requested(
     """
     forms = checked_forms(form)
     check_objective_data(objective, calibration)
+    check_mask(others.get("mask"))
     budget = checked_budget(keep, budget)
     check_elastic(elastic, forms)
     return Request(

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import Mask
 from tncompress.conversion.curves import Spectrum
 from tncompress.conversion.dense_maps import bias_of
 from tncompress.conversion.elastic import components
+from tncompress.conversion.masks import Mask
 from tncompress.conversion.outcomes import ROOM, Outcome
 from tncompress.conversion.pairs import Pair
 from tncompress.conversion.places import Places

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.calibrate import Calibration, Mask, calibrate, groups_of
+from tncompress.conversion.calibrate import Calibration, calibrate, groups_of
 from tncompress.conversion.dense_maps import kernel_of
 from tncompress.conversion.gradients import Objective
+from tncompress.conversion.masks import Mask
 from tncompress.conversion.pairs import Pair, find_pairs
 from tncompress.conversion.sites import Site
 from tncompress.conversion.walking import locate

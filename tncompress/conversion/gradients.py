@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import run_batch
+from tncompress.conversion.masks import Given, of_outputs
 from tncompress.conversion.misfit import told
 from tncompress.conversion.watching import preactivated
 
@@ -92,12 +93,12 @@ def gradients_at(
     )
 
 
-def selection(objective: Objective, mask: np.ndarray | None, what: str) -> Callable[[Any, Any], Tensors]:
+def selection(objective: Objective, mask: Given, what: str) -> Callable[[Any, Any], Tensors]:
     """What an objective asks for, as a function of outputs and batch that gives floating-point tensors.
 
     Args:
         objective: see `tncompress.calibrate`.
-        mask: `[batch, length]`, which positions count; positions of outputs that are chosen by name are left out.
+        mask: which positions count; positions of outputs that are chosen by name are left out.
         what: the batch is, for messages.
 
     Raises:
@@ -129,9 +130,9 @@ def selection(objective: Objective, mask: np.ndarray | None, what: str) -> Calla
     return select
 
 
-def _positions(tensor: Any, mask: np.ndarray | None) -> np.ndarray | None:
+def _positions(tensor: Any, mask: Given) -> np.ndarray | None:
     """The mask, where a tensor has its positions."""
-    return None if mask is None or tuple(tensor.shape[: mask.ndim]) != mask.shape else mask
+    return of_outputs(mask, tuple(tensor.shape))
 
 
 def vectors_of(tensor: np.ndarray, counts: np.ndarray | None) -> np.ndarray:

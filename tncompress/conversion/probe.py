@@ -10,11 +10,12 @@ from keras import ops
 
 from tncompress.conversion.batches import num_rows
 from tncompress.conversion.gradients import Objective, selection, vectors_of
+from tncompress.conversion.masks import Given
 from tncompress.fitting.moments import Spread
 
 MOST_ROWS = 32  # of inputs that are put together
 
-Pair = tuple[Any, np.ndarray | None]  # inputs and their mask
+Pair = tuple[Any, Given]  # inputs and their mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Probe:
         scales = np.array([spread.count * len(spread.mean) for spread in self.spreads]) / numbers
         return float(lost @ scales / energy)
 
-    def _vectors(self, model: keras.Model, x: Any, given: np.ndarray | None) -> list[np.ndarray]:
+    def _vectors(self, model: keras.Model, x: Any, given: Given) -> list[np.ndarray]:
         select = selection(self.objective, given, "rows of the data that were held out")
         chosen = select(model(x, training=False), x)
         return [vectors_of(ops.convert_to_numpy(ops.cast(tensor, "float32")), counts) for tensor, counts in chosen]

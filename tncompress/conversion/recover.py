@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from tncompress.conversion.batch_checks import read_batches
-from tncompress.conversion.batches import Mask
 from tncompress.conversion.course import Pace
 from tncompress.conversion.distillation import Batch, Distillation, computing_in
 from tncompress.conversion.gradients import Objective, check_objective, selection
+from tncompress.conversion.masks import Mask, check_mask
 from tncompress.conversion.replace import compile_like
 from tncompress.conversion.sites import check_model
 from tncompress.conversion.stages import HELD_OUT, Batches, check, never_worse, parts_of, train
@@ -101,6 +101,7 @@ def recover(
     for role, model in models.items():
         check_model(model, role)
     _check_numbers(learning_rate, epochs, minutes, clock)
+    check_mask(mask)
     for name, paths in (("layers", layers), ("stages", stages)):
         if not isinstance(paths, Collection):
             raise TypeError(f"{name} is a list of paths of layers, got {paths!r}.")

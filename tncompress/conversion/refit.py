@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import Mask
 from tncompress.conversion.dense_maps import kernel_of, put_kernel
 from tncompress.conversion.events import observed
+from tncompress.conversion.masks import Mask, check_mask
 from tncompress.conversion.streams import Part, Streams, gathered, stream_of
 from tncompress.conversion.sums import find_sums
 from tncompress.fitting.als import als
@@ -97,6 +97,7 @@ def refit(
         results = refit(model, small, batches, paths=paths)
     """
     _check(data, held_out)
+    check_mask(mask)
     streams = Streams(stream_of(model, paths), stream_of(small, paths), data, mask, units or {}, held_out)
     done: dict[str, Refitted] = {}
     for group in progress_bar(_groups(streams, paths), "Refitting", shown=progress):

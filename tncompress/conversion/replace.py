@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from tncompress.conversion.arguments import refit_data
-from tncompress.conversion.calibrate import Mask
 from tncompress.conversion.curves import Front
 from tncompress.conversion.deciding import decide, requested
 from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
 from tncompress.conversion.fit_sites import Fitted, fit_all, refit_all
 from tncompress.conversion.gradients import Objective
+from tncompress.conversion.masks import Mask
 from tncompress.conversion.probe import Probe
 from tncompress.conversion.recipes import Recipe
 from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember

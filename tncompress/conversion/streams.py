@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import Mask, batches_of, counted, inputs_of, mask_of, rows_of
+from tncompress.conversion.batches import batches_of, inputs_of, rows_of
 from tncompress.conversion.events import Event, Kept, Layers, needed, observed
+from tncompress.conversion.masks import Mask, counted, mask_of
 from tncompress.conversion.walking import walk
 from tncompress.fitting.moments import Moments
 
@@ -122,7 +123,8 @@ def gathered(
         ours, theirs = streams.small.observed(x, wanted, number), streams.original.observed(x, points, number)
         for part in group:
             for entering, point in zip(group[0].inputs, part.points, strict=True):
-                counts = counted(ours[entering], tuple(ours[entering].shape[:-1]), given, asked=asked)
+                lead = tuple(ours[entering].shape[:-1])
+                counts = counted(ours[entering], lead, given, part.path, asked=asked)
                 rows = _rows(ours[entering], ours[point], theirs[point], streams.units.get(part.path), counts)
                 with np.errstate(all="ignore"):  # what is not finite is said in words
                     new = Moments.of(rows)
