@@ -48,6 +48,69 @@ def test_never_exceeded_and_met_closely(widths, keep, allocation, of_all):
     assert kept > keep * total - max(0.01 * keep * total, next_rank) - 1
 
 
+def spent(small, kind):
+    """What a budget of this kind limits, over all layers: none is left out here."""
+    found = report(small)
+    totals = {name: sum(getattr(row, name) for row in found.rows) for name in ("params_before", "params_after")}
+    return {
+        "params": small.count_params(),
+        "keep": totals["params_after"] / totals["params_before"],
+        "flops": sum(row.flops_after for row in found.rows),
+    }[kind]
+
+
+AWKWARD = (64, 64, 61, 64, 64, 32)  # no form of factors has a network of 64x61
+FORMS = ["low_rank", "kronecker", "tt_matrix", "monarch", "block_diagonal"]
+
+
+@settings(max_examples=60, deadline=None)
+@example(list(AWKWARD), "params", 0.5, ["monarch"], None)
+@given(
+    st.lists(st.sampled_from([2, 12, 16, 21, 32, 37, 61, 64]), min_size=3, max_size=6),
+    st.sampled_from(["params", "keep", "flops"]),
+    st.floats(0.05, 1.0),
+    st.lists(st.sampled_from(FORMS), min_size=1, max_size=2, unique=True),
+    st.sampled_from([None, "uniform", "global"]),
+)
+def test_no_budget_is_exceeded_by_layers_without_a_network(widths, kind, share, forms, allocation):
+    """And the least that is possible, where it is told, is."""
+    model, total = mlp(widths), kernels(widths)
+    limit = {"params": share * total + sum(widths[1:]), "keep": share, "flops": 2 * share * total}[kind]
+    options = {"form": forms, "allocation": None if kind == "flops" else allocation}
+    try:
+        small = replace_dense(model, budget=Budget(**{kind: limit}), **options)
+    except tncompress.BudgetError as error:
+        number = re.search(
+            r"(?:params=|keep=|model of |take |keep )([\d.,]*\d)(%?)(?: or more| param| FLOPs| of)", str(error)
+        )
+        least = float(number[1].replace(",", "")) / (100 if number[2] else 1)
+        assert least > limit
+        limit = least + (1e-4 if kind == "keep" else 1)  # as it is told, rounded
+        small = replace_dense(model, budget=Budget(**{kind: min(limit, 1.0) if kind == "keep" else limit}), **options)
+    except ValueError as error:
+        if not re.search("No dense layer can be replaced: .* no .* network", str(error)):
+            raise
+        return
+    assert spent(small, kind) <= limit * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("form", ["kronecker", "tt_matrix", "monarch"])
+@pytest.mark.parametrize("kind", ["params", "keep", "flops"])
+def test_layers_without_a_network_count_as_they_are(kind, form, allocation):
+    limit = {"params": 10_000, "keep": 0.55, "flops": 28_000}[kind]
+    options = {} if kind == "flops" else {"allocation": allocation}
+    small = replace_dense(mlp(AWKWARD), budget=Budget(**{kind: limit}), form=form, **options)
+    assert [row.form for row in report(small).rows][1:3] == [None, None]
+    assert 0.9 * limit < spent(small, kind) <= limit
+
+
+def test_what_was_not_included_does_not_count():
+    small = replace_dense(mlp(AWKWARD), keep=0.3, form="kronecker", exclude="layer_[12]")
+    rows = [row for row in report(small).rows if row.layer not in ("layer_1", "layer_2")]
+    assert 0.28 < sum(row.params_after for row in rows) / sum(row.params_before for row in rows) <= 0.3
+
+
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
@@ -145,10 +208,11 @@ def test_the_least_for_layers_of_one_share_is_told_and_possible(widths, form):
         tncompress.BudgetError, match=rf"than the [\d.]+% that params={least} leaves; give par"
     ) as caught:
         replace_dense(model, budget=Budget(params=least), form=form)
-    number = int(re.search(r"give params=(\d+) or more, or allocation='global'", str(caught.value))[1])
+    number = int(re.search(r"give params=(\d+) or more", str(caught.value))[1])
     small = replace_dense(model, budget=Budget(params=number), form=form)
     assert small.count_params() <= number
-    assert len(report(small).recipe) == len(widths) - 1
+    with pytest.raises(tncompress.BudgetError, match=f"give params={number} or more"):
+        replace_dense(model, budget=Budget(params=number - 1), form=form)
 
 
 MANY = np.random.default_rng(0).normal(size=(400, 48)).astype("float32")

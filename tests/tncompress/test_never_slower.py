@@ -120,6 +120,14 @@ def test_all_of_a_model_counts_where_a_layer_stays_dense(measured):
     assert 0.98 * limit < small.count_params() <= limit
 
 
+def test_operations_of_a_layer_that_stays_dense_count(measured):
+    measured[0].add("to_1024")
+    limit = 1_500_000
+    with pytest.warns(UserWarning, match="1 of 3 layers stay dense, .*; the budget is met all the same"):
+        small = replace_dense(model(), budget=Budget(flops=limit), device="this")
+    assert 0.95 * limit < sum(row.flops_after for row in report(small).rows) <= limit
+
+
 def test_a_budget_that_cannot_be_met_without_a_layer_says_so(measured):
     measured[0].add("to_1024")
     with pytest.raises(ValueError, match=r"make a model of .* \(1 of 3 layers stay dense, because they are slower"):

@@ -1,16 +1,12 @@
 """What `replace_dense` is called with, checked before any work: wanted, got, what to do."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 from tncompress.conversion.gathered import are_moments
 from tncompress.conversion.gradients import Objective
 from tncompress.conversion.sites import Site
-from tncompress.fitting.allocate import smallest_params
-from tncompress.fitting.budget import Budget, BudgetError, Target
+from tncompress.fitting.budget import Budget, Target
 from tncompress.fitting.choice import NARROW, Bands, Choice
 from tncompress.forms import Form, get_form
 from tncompress.hardware.device import Device
@@ -21,7 +17,6 @@ from tncompress.hardware.machine import this_machine
 NARROW_FORM = Form(
     NARROW, lambda *_: iter(()), needs="layers that share hidden units", source="ZipLM, arXiv:2302.04089"
 )
-_NO_NETWORK = "no"  # how the reason begins that another form may mend
 
 
 def checked_budget(keep: float | None, budget: Budget | None) -> Budget:
@@ -47,25 +42,6 @@ def checked_target(device: str | Device | None, tokens: int | Sequence[int], rec
     if recipe is not None:
         raise ValueError("A recipe says what every layer becomes; leave device= away.")
     return Target(this_machine() if device == "this" else find_device(device), counts)
-
-
-def kept_fraction(budget: Budget, sites: Sequence[Site], fixed: int) -> float:
-    """Of the chosen sites' parameters; 1 for a budget of something else.
-
-    Raises:
-        BudgetError: if the rest of the model alone has more parameters than the budget.
-    """
-    if budget.kind == "keep":
-        return budget.limit
-    if budget.kind != "params":
-        return 1.0
-    total = sum(site.num_params for site in sites if not site.reason)
-    if budget.limit <= fixed:
-        raise BudgetError(
-            f"{budget} is less than the {fixed:,} parameters of the model that are not in chosen layers; raise it or "
-            "choose more layers."
-        )
-    return min(1.0, (budget.limit - fixed) / max(total, 1))
 
 
 def check_objective_data(objective: Objective | None, calibration: Any) -> None:
@@ -105,7 +81,7 @@ def wants_pairs(
 def check_elastic(elastic: bool, forms: Sequence[Form]) -> None:
     """Refuse what has no components that could be left out."""
     if elastic and not any(form.name == "low_rank" for form in forms):
-        raise ValueError(f"elastic=True is for low rank, whose components have an order; got {_listed(forms)}.")
+        raise ValueError(f"elastic=True is for low rank, whose components have an order; got {listed(forms)}.")
 
 
 def refit_data(refit: Any, calibration: Any, elastic: bool) -> Any:
@@ -163,87 +139,6 @@ def is_global(
     return bool(needs) or allocation == "global" or (allocation is None and has_objective)
 
 
-def with_reasons(
-    given: Sequence[Site], keep: float, forms: Sequence[Form], over_all: bool, budget: Budget, fixed: int
-) -> list[Site]:
-    """The sites, those with their reason for which no form has a network within the budget.
-
-    Args:
-        given: all sites.
-        keep: what the budget leaves of the chosen ones, a fraction.
-        forms: to choose from.
-        over_all: one budget over all of them.
-        budget: as it was given, for messages.
-        fixed: parameters of the model besides the chosen sites.
-
-    Raises:
-        BudgetError: if a number of parameters leaves too few for any.
-        ValueError: if none is left, or a fixed structure needs more than the budget.
-    """
-    sites, available = list(given), sum(site.num_params for site in given if not site.reason)
-    limit = f"keep={keep:.4g}" if budget.kind == "keep" else f"the {keep:.1%} that params={budget.limit:.0f} leaves"
-    if not over_all:
-        sites = [site if site.reason else replace(site, reason=_too_large(site, keep, forms, limit)) for site in sites]
-    elif NARROW_FORM not in forms:
-        sites = [site if site.reason else replace(site, reason=_never_smaller(site, forms)) for site in sites]
-    chosen = [site for site in sites if not site.reason]
-    if not chosen:
-        if budget.kind == "params" and (share := _smallest_share(given, forms)):
-            least = fixed + math.ceil(share * available)
-            raise BudgetError(
-                f"The smallest {_listed(forms)} networks keep up to {float(share):.1%} of a kernel, more than {limit}; "
-                f"give params={least} or more, or allocation='global', by which layers need not keep the same share."
-            )
-        raise ValueError(_nothing_to_replace(sites, forms))
-    if forms[0].fixed:
-        needed = sum(smallest_params(forms, site.in_dim, site.out_dim) or 0 for site in chosen)
-        total = sum(site.num_params for site in chosen)
-        if needed > keep * total + 1e-6:
-            share = Fraction(needed, total)
-            is_count = budget.kind == "params"
-            least = fixed + math.ceil(share * available) if is_count else math.ceil(1000 * share) / 1000
-            raise ValueError(
-                f"This structure of {forms[0].name} keeps {needed:,} of the chosen kernels' {total:,} parameters, "
-                f"more than {limit}; give {budget.kind}={least} or more."
-            )
-    return sites
-
-
-def _smallest_share(sites: Sequence[Site], forms: Sequence[Form]) -> Fraction | None:
-    """Of its kernel that every chosen site has to keep to become a network, all the same; None if none can."""
-    smallest = {site: smallest_params(forms, site.in_dim, site.out_dim) for site in sites if not site.reason}
-    return max((Fraction(least, site.num_params) for site, least in smallest.items() if least), default=None)
-
-
-def _never_smaller(site: Site, forms: Sequence[Form]) -> str | None:
-    if site.is_table or smallest_params(forms, site.in_dim, site.out_dim) is not None:
-        return None
-    return f"{_NO_NETWORK} {_listed(forms)} network of {site.in_dim}x{site.out_dim} is smaller than dense"
-
-
-def _too_large(site: Site, keep: float, forms: Sequence[Form], limit: str) -> str | None:
-    names = _listed(forms)
-    smallest = smallest_params(forms, site.in_dim, site.out_dim)
-    if smallest is None:
-        return _never_smaller(site, forms)
-    if keep < 1 and smallest > keep * site.num_params + 1e-6 and not forms[0].fixed:
-        share = smallest / site.num_params
-        return f"the smallest {names} network keeps {share:.1%} of the kernel, more than {limit}"
-    return None
-
-
-def _nothing_to_replace(sites: Sequence[Site], forms: Sequence[Form]) -> str:
-    if not sites:
-        return "The model has no dense layer, so there is nothing to replace."
-    reasons = "; ".join(f"{site.path}: {site.reason}" for site in sites[:5])
-    more = f" (and {len(sites) - 5} more)" if len(sites) > 5 else ""
-    message = f"No dense layer can be replaced: {reasons}{more}."
-    takes_any = any(form.name == "low_rank" for form in forms)
-    if not takes_any and any((site.reason or "").startswith(_NO_NETWORK) for site in sites):
-        needs = " ".join(f"{form.name} needs {form.needs}." for form in forms)
-        message += f" {needs} low_rank takes any dimensions."
-    return message
-
-
-def _listed(forms: Sequence[Form]) -> str:
+def listed(forms: Sequence[Form]) -> str:
+    """Their names, for messages."""
     return " or ".join(form.name for form in forms)

@@ -15,9 +15,7 @@ from tncompress.conversion.arguments import (
     checked_forms,
     checked_target,
     is_global,
-    kept_fraction,
     wants_pairs,
-    with_reasons,
 )
 from tncompress.conversion.gathered import check_weights, moments_of, pairs_of
 from tncompress.conversion.gradients import Objective
@@ -28,6 +26,7 @@ from tncompress.conversion.pairs import Pair
 from tncompress.conversion.places import Places
 from tncompress.conversion.planning import Plan, globally, uniform
 from tncompress.conversion.recipes import Recipe, checked_recipe
+from tncompress.conversion.shares import shares
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.fitting.budget import Budget, Target
 from tncompress.forms import Form
@@ -134,12 +133,12 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
     over_all = is_global(
         request.allocation, forms, request.calibration, request.objective, budget, request.embeddings, target
     )
-    fraction = 1.0
+    fraction, asked = 1.0, []
     if request.recipe is None:
         sites = find_sites(model, request.include, request.exclude, embeddings=request.embeddings)
         fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
-        fraction = kept_fraction(budget, sites, fixed)
-        sites = with_reasons(sites, fraction, forms, over_all, budget, fixed)
+        asked = [site for site in sites if not site.reason]
+        sites, fraction = shares(sites, budget, fixed, forms, over_all)
         chosen = [site for site in sites if not site.reason]
         choices = None
     else:
@@ -156,11 +155,13 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
 
     def shared_out(some: Sequence[Site], pairs: Sequence[Pair]) -> Plan:
         fixed = model.count_params() - sum(site.num_params for site in some)
+        planned = {site.path for site in some}
+        whole = [(site.in_dim, site.out_dim) for site in asked if site.path not in planned]
         menu = [form for form in forms if form is not NARROW_FORM]
         # Pivots put outputs in order one by one, which accelerators are slow at.
         identity = request.pivots and not request.elastic and (target is None or target.device.kind == "cpu")
         settings = {"pivots": identity, "elastic": request.elastic, "target": target, "progress": request.progress}
-        return globally(Places(model, some, moments), budget, fixed, menu, pairs, **settings)
+        return globally(Places(model, some, moments), budget, fixed, menu, pairs, whole=whole, **settings)
 
     if choices is not None:
         plan = Plan(choices, {})

@@ -73,7 +73,7 @@ def settled(
         if lost and again:
             continue
         if len(stay) < asked:
-            others = "the budget holds for the others" if again else "the others are as planned with them"
+            others = "the budget is met all the same" if again else "the others are as planned with them"
             warnings.warn(f"{_dense(stay, asked)}; {others}. The report has the times.", stacklevel=4)
         return _without(lost, plan), measured, sites
 

@@ -76,6 +76,7 @@ def globally(
     forms: Sequence[Form],
     pairs: Sequence[Pair],
     *,
+    whole: Sequence[tuple[int, int]] = (),
     pivots: bool,
     elastic: bool = False,
     target: Target | None = None,
@@ -89,6 +90,7 @@ def globally(
         fixed: parameters of the model besides these places, for a budget of all its parameters.
         forms: to choose from.
         pairs: places that are decided together, with their hidden units.
+        whole: dimensions of kernels that were chosen too and stay as they are: the budget is of these also.
         pivots: low rank may store no identity, see `TNPivoted`.
         elastic: nothing stays whole if it can be low rank, so that all of it can be cut shorter.
         target: what the model is to run on: ranks and widths fill its tiles, and nothing is taken that it is estimated
@@ -100,7 +102,8 @@ def globally(
     """
     price = budget.price(target)
     dense = {path: price(None, places.dims(path), places.is_table(path)) for path in places}
-    limit = _limit(budget, fixed, sum(dense.values()))
+    staying = sum(price(None, dims, False) for dims in whole)
+    limit = _limit(budget, fixed, sum(dense.values()), staying)
     order = {path: number for number, path in enumerate(places)}
     paired = {path for pair in pairs for path in (*pair.first, pair.second)}
     groups = [(*pair.first, pair.second) for pair in pairs] + [(path,) for path in places if path not in paired]
@@ -126,7 +129,7 @@ def globally(
     if limit is not None:
         smallest = sum(menu[0].cost for menu in menus)
         if smallest > limit:
-            raise BudgetError(_impossible(budget, fixed, smallest, sum(dense.values())))
+            raise BudgetError(_impossible(budget, fixed, smallest, sum(dense.values()), staying))
         floors = [FLOOR * fraction * sum(dense[path] for path in group) for group in groups]
         fed = list(map(_above_floor, menus, floors))
         menus = fed if sum(menu[0].cost for menu in fed) <= limit else menus
@@ -194,29 +197,38 @@ def _above_floor(menu: Sequence[Offer], floor: float) -> Sequence[Offer]:
     return kept or menu[-1:]
 
 
-def _limit(budget: Budget, fixed: int, dense: float) -> float | None:
-    """What all places together may cost, in the unit of the price; None: their loss is limited instead."""
+def _limit(budget: Budget, fixed: int, dense: float, staying: float) -> float | None:
+    """What all places together may cost, in the unit of the price; None: their loss is limited instead.
+
+    Args:
+        budget: of the places, and of what stays.
+        fixed: parameters of all the rest of the model.
+        dense: cost of the places as they are.
+        staying: cost of kernels that were chosen too, and stay as they are.
+    """
     if budget.kind in ("keep", "latency"):
-        return budget.limit * dense
+        return budget.limit * (dense + staying) - staying
     if budget.kind == "params":
         return budget.limit - fixed
-    return budget.limit if budget.kind == "flops" else None
+    return budget.limit - staying if budget.kind == "flops" else None
 
 
-def _impossible(budget: Budget, fixed: int, smallest: float, dense: float) -> str:
+def _impossible(budget: Budget, fixed: int, smallest: float, dense: float, staying: float) -> str:
     if budget.kind == "params":
+        where = "what was not chosen or has no network" if staying else "what was not chosen"
         return (
             f"The smallest networks of the chosen layers make a model of {smallest + fixed:,.0f} parameters, more than "
-            f"params={budget.limit:,.0f} ({fixed:,} are in what was not chosen); raise it or choose more layers."
+            f"params={budget.limit:,.0f} ({fixed:,} are in {where}); raise it or choose more layers."
         )
+    advice = f"raise the budget{' or exclude layers without a network, which count as they are' if staying else ''}."
     if budget.kind == "flops":
         return (
-            f"The smallest networks of the chosen layers take {smallest:,.0f} FLOPs a token, more than "
-            f"flops={budget.limit:,.0f}; raise the budget."
+            f"The smallest networks of the chosen layers take {smallest + staying:,.0f} FLOPs a token, more than "
+            f"flops={budget.limit:,.0f}; {advice}"
         )
     return (
-        f"The smallest networks of the chosen layers keep {smallest / dense:.2%} of "
-        f"{'their time' if budget.kind == 'latency' else 'their parameters'}, more than {budget}; raise the budget."
+        f"The smallest networks of the chosen layers keep {(smallest + staying) / (dense + staying):.2%} of "
+        f"{'their time' if budget.kind == 'latency' else 'their parameters'}, more than {budget}; {advice}"
     )
 
 

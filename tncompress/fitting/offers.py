@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tncompress.fitting.allocate import near_budget
+from tncompress.fitting.allocate import near_budget, smallest_params
 from tncompress.fitting.choice import Bands, Choice
 from tncompress.fitting.embedding_options import embedding_options
 from tncompress.fitting.fit import quick_error
@@ -125,8 +125,11 @@ def _others(place: Place, form: Form, step: int) -> Iterable[Offer]:
     inputs, outputs = place.metrics
     energy = squared_error(place.kernel.astype(np.float64), 0.0, inputs, outputs) * place.unit
     seen: set[Spec] = set()
-    for fraction in FRACTIONS[1:]:
-        for choice in near_budget(form, in_dim, out_dim, int(fraction * in_dim * out_dim)):
+    sizes = [int(fraction * in_dim * out_dim) for fraction in FRACTIONS[1:]]
+    if smallest := smallest_params([form], in_dim, out_dim):
+        sizes.append(smallest)
+    for size in sizes:
+        for choice in near_budget(form, in_dim, out_dim, size):
             if step > STEP:  # a device's tile
                 choice = replace(choice, spec=aligned(choice.spec, step))
             if choice.spec not in seen:
