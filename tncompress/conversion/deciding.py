@@ -26,7 +26,7 @@ from tncompress.conversion.pairs import Pair
 from tncompress.conversion.places import Places
 from tncompress.conversion.planning import Plan, globally, uniform
 from tncompress.conversion.recipes import Recipe, checked_recipe
-from tncompress.conversion.shares import shares
+from tncompress.conversion.shares import nearly_whole, shares
 from tncompress.conversion.sites import Filter, Site, find_sites
 from tncompress.fitting.budget import Budget, Target
 from tncompress.forms import Form
@@ -138,6 +138,8 @@ def decide(model: keras.Model, request: Request, working: Callable[[keras.Model]
         sites = find_sites(model, request.include, request.exclude, embeddings=request.embeddings)
         fixed = model.count_params() - sum(site.num_params for site in sites if not site.reason)
         asked = [site for site in sites if not site.reason]
+        if request.allocation is None and not request.elastic and not forms[0].fixed:
+            over_all = over_all or nearly_whole(budget, asked, fixed)
         sites, fraction = shares(sites, budget, fixed, forms, over_all)
         chosen = [site for site in sites if not site.reason]
         choices = None

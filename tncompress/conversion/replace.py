@@ -86,7 +86,7 @@ def replace_dense(
         mask: which positions of calibration inputs count, see `tncompress.calibrate`.
         allocation: `"uniform"`: every layer keeps the same fraction; `"global"`: one budget over all layers, spent
             where it saves most predicted loss, see docs/fitting.md. None: global with an objective, with "narrow",
-            embeddings, or a budget of anything but parameters; else uniform.
+            embeddings, a budget of anything but parameters, or one that keeps nine tenths and more; else uniform.
         pivots: low rank may store no identity block where that saves parameters, see `TNPivoted`; global only.
         elastic: low-rank networks remember what each of their components is worth, so that the saved file can be loaded
             smaller: `tncompress.load(path, keep=0.3)`. Without pivots, which mix the components.

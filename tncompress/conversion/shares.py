@@ -11,6 +11,7 @@ from tncompress.fitting.allocate import smallest_params
 from tncompress.fitting.budget import Budget, BudgetError
 from tncompress.forms import Form
 
+WHOLE = 0.9  # of what was chosen: from there on one budget goes over all layers
 _NO_NETWORK = "no"  # how the reason begins that another form may mend
 
 
@@ -44,7 +45,7 @@ def shares(
     if over_all:
         return sites, 1.0
     available = _size(given)
-    limit = budget.limit * available if budget.kind == "keep" else budget.limit - fixed  # of all that was chosen
+    limit = _limit(budget, fixed, available)
     if forms[0].fixed:
         _check_fixed(sites, budget, fixed, forms[0], limit, available)
         return sites, 1.0
@@ -61,6 +62,21 @@ def shares(
         if all(site.reason for site in left):
             raise BudgetError(_too_small(given, left, budget, fixed, forms, said))
         sites, said = left, None
+
+
+def nearly_whole(budget: Budget, chosen: Sequence[Site], fixed: int) -> bool:
+    """Whether so much is kept that most layers had better stay whole.
+
+    At full rank the two cores of low rank have more parameters than the kernel: with nine tenths of these for itself, a
+    square kernel loses more than half of its rank.
+    """
+    available = _size(chosen)
+    return available > 0 and budget.kind in ("keep", "params") and _limit(budget, fixed, available) >= WHOLE * available
+
+
+def _limit(budget: Budget, fixed: int, available: int) -> float:
+    """Parameters that all chosen sites together may have."""
+    return budget.limit * available if budget.kind == "keep" else budget.limit - fixed
 
 
 def _size(sites: Sequence[Site]) -> int:
@@ -104,8 +120,7 @@ def _too_small(
     available = _size(given)
     advice = _advice(_least(given, forms), budget, fixed, available)
     smallest = sum(_smallest(site, forms) or site.num_params for site in given if not site.reason)
-    limit = budget.limit * available if budget.kind == "keep" else budget.limit - fixed
-    if smallest <= limit:
+    if smallest <= _limit(budget, fixed, available):
         advice += ", or allocation='global', by which layers need not keep the same share"
     if budget.kind == "keep":
         return f"{_nothing_to_replace(left, forms)} Give {advice}."
