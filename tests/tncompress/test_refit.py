@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from tncompress import Moments, TNDense
+from tncompress import Moments, TNDense, replace_dense, report
+from tncompress.conversion import deciding
 from tncompress.conversion import streams as streams_module
 from tncompress.conversion.events import Event, observed
 from tncompress.conversion.refit import refit
+from tncompress.conversion.refit_data import checked_data, judges
 from tncompress.conversion.streams import stream_of
 from tncompress.conversion.sums import find_sums
 from tncompress.conversion.surgery import copy_model, put_networks
@@ -487,8 +489,15 @@ def test_both_models_are_left_as_they_were_but_for_the_weights():
 BAD = {
     "moments": ({"first": Moments.of(np.ones((2, WIDTH)))}, {}, "needs batches of inputs; moments alone do not do"),
     "a generator": (iter(batches()), {}, "give a list of batches or a dataset"),
-    "one batch": (batches(1), {}, "are 1 batches, too few to hold 10% out"),
-    "all held out": (batches(3), {"held_out": 0.99}, "too few to hold 99% out"),
+    "one batch": (batches(1), {}, "are 1 batch, too few to hold 10% out; give more and smaller ones, or a larger held"),
+    "four batches": (batches(4), {}, "are 4 batches, too few to hold 10% out"),
+    "all held out": (batches(3), {"held_out": 0.99}, "too few to hold 99% out; .* or another held_out"),
+    "four rows at once": (batches()[0][:4], {}, "are 4 batches, too few to hold 10% out"),
+    "all of one part padding": (
+        [*batches(4), np.zeros((0, WIDTH), "float32")],
+        {},
+        "are 5 batches, .* nothing but padding in those held out",
+    ),
     "no fraction": (batches(), {"held_out": 1.0}, "held_out is the fraction of batches .* got 1.0"),
     "not finite": ([*batches(), np.full((2, WIDTH), np.nan, "float32")], {}, "'first' sees or makes NaN or infinity"),
     "another width": ([*batches(4), np.ones((2, 3), "float32")], {}, "does not take calibration batch 4"),
@@ -506,6 +515,71 @@ def test_bad_input_in_one_sentence(data, settings, words):
     assert "\n" not in str(caught.value)
     for a, b in zip(small.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("rows", [5, 9, 20, 100, 2000])
+def test_inputs_at_once_are_cut_so_that_some_can_be_held_out(rows):
+    model = mlp()
+    small = compressed(model, {"second": whole(8, WIDTH)})
+    data = checked_data(np.float32(np.random.default_rng(0).normal(size=(rows, WIDTH))), 0.1)
+    judging = [judges(number, 0.1) for number in range(len(data))]
+    assert sum(map(len, data)) == rows
+    assert max(map(len, data)) <= 32
+    assert 0.05 <= sum(judging) / len(data) <= 0.2
+    x = np.concatenate(data)
+    found = [
+        refit(model, model_, given, paths=["second"])["second"].before
+        for model_, given in ((copy_model(small), x), (copy_model(small), data))
+    ]
+    assert found[0] == found[1]
+
+
+# -- in replace_dense ------------------------------------------------------------------------------
+
+
+WIDE = np.random.default_rng(1).normal(size=(200, WIDTH)).astype("float32")
+WRONG = {
+    "a number": (3, TypeError, "refit is True, .* or batches of what the model takes as input, got 3"),
+    "a word": ("yes", TypeError, "refit is True, .* got 'yes'"),
+    "nothing": ([], ValueError, "The refit data are empty"),
+    "one batch": ([WIDE], ValueError, "refit= gives 1 batch, too few to hold 10% out; give more and smaller ones"),
+    "three rows": (WIDE[:3], ValueError, "refit= gives 3 batches, too few"),
+    "another width": (WIDE[:, :4], ValueError, r"does not take refit batch 0: it takes .* and got float32 \[20, 4\]"),
+    "another width later": ([*np.split(WIDE, 10), WIDE[:9, :4]], ValueError, "does not take refit batch 10"),
+    "texts": (["some", "text"] * 9, ValueError, "does not take refit batch 0: .* texts have to be tokenised first"),
+    "moments": ({"first": Moments.of(WIDE)}, ValueError, "refit= gives moments, .* give batches of inputs"),
+}
+
+
+@pytest.mark.parametrize(("data", "error", "words"), WRONG.values(), ids=WRONG)
+def test_bad_data_are_found_before_any_work(data, error, words, monkeypatch):
+    monkeypatch.setattr(deciding, "moments_of", None)
+    with pytest.raises(error, match=words) as caught:
+        replace_dense(mlp(), 0.9, refit=data, calibration=WIDE)
+    assert "\n" not in str(caught.value)
+    assert "held_out" not in str(caught.value)
+
+
+def test_one_batch_of_calibration_cannot_be_refitted_on(monkeypatch):
+    monkeypatch.setattr(deciding, "moments_of", None)
+    with pytest.raises(
+        ValueError, match="refit=True goes over the calibration data, which are 1 batch, too few to hold"
+    ):
+        replace_dense(mlp(), 0.9, refit=True, calibration=[WIDE])
+
+
+def test_batches_of_a_refit_may_come_in_any_way():
+    cut = np.split(WIDE, 10)
+    found = [
+        replace_dense(mlp(), 0.9, refit=data, calibration=WIDE).get_weights()
+        for data in (cut, iter(cut), tuple(cut), WIDE)
+    ]
+    for others in found[1:]:
+        for a, b in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for calibration in (WIDE[:20], iter(cut)):
+        small = replace_dense(mlp(), 0.9, refit=True, calibration=calibration)
+        assert any("refitted" in row.method for row in report(small).replaced)
 
 
 # -- other backends --------------------------------------------------------------------------------

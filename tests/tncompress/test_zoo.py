@@ -129,7 +129,7 @@ def test_nearly_all_kept_changes_nearly_nothing(case):
 
 @pytest.mark.parametrize("given", ["calibration", "nothing"])
 def test_nearly_all_kept_is_one_budget(case, given):
-    """Also where no objective tells which layers to shrink: equal shares cut the largest layers to half of their rank."""
+    """Also where no objective tells which layers to shrink: equal shares cut the largest to half of their rank."""
     moments = case.moments.without_gradients() if given == "calibration" else None
     small, uniform = (
         replace_dense(case.model, keep=0.99, calibration=moments, allocation=allocation, exclude=r"token|word")

@@ -84,22 +84,6 @@ def check_elastic(elastic: bool, forms: Sequence[Form]) -> None:
         raise ValueError(f"elastic=True is for low rank, whose components have an order; got {listed(forms)}.")
 
 
-def refit_data(refit: Any, calibration: Any, elastic: bool) -> Any:
-    """The batches to refit on; None for no refit."""
-    if refit is False or refit is None:
-        return None
-    if elastic:
-        raise ValueError("refit and elastic do not go together: what is refitted is so at one size.")
-    if refit is not True:
-        return refit
-    if calibration is None or are_moments(calibration):
-        raise ValueError(
-            "refit=True goes over the calibration data, but calibration= gives "
-            f"{'moments' if calibration is not None else 'none'}; give refit= batches of inputs."
-        )
-    return calibration
-
-
 def is_global(
     allocation: str | None,
     forms: Sequence[Form],

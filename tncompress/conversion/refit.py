@@ -17,6 +17,7 @@ from keras import ops
 from tncompress.conversion.dense_maps import kernel_of, put_kernel
 from tncompress.conversion.events import observed
 from tncompress.conversion.masks import Mask, check_mask
+from tncompress.conversion.refit_data import HELD_OUT, checked_data
 from tncompress.conversion.streams import Part, Streams, gathered, stream_of
 from tncompress.conversion.sums import find_sums
 from tncompress.fitting.als import als
@@ -59,7 +60,7 @@ def refit(
     units: Mapping[str, np.ndarray] | None = None,
     gradients: Mapping[str, Moments] | None = None,
     mask: Mask = None,
-    held_out: float = 0.1,
+    held_out: float = HELD_OUT,
     progress: bool | None = None,
 ) -> dict[str, Refitted]:
     """Fit layers of a compressed model once more, in place, one after the other, each against the original model.
@@ -71,8 +72,9 @@ def refit(
     Args:
         model: the original.
         small: its compressed copy. Cores, kernels and biases of the layers at `paths` change, nothing else.
-        data: batches as for `tncompress.calibrate`; they are gone over once for every layer, or group of layers with
-            the same input. Moments are kept, and what the next pass would compute again.
+        data: as for `tncompress.calibrate`; they are gone over once for every layer, or group of layers with the same
+            input. One array is cut into batches so small that some can be held out. Moments are kept, and what the
+            next pass would compute again.
         paths: of dense layers and networks in `small` that may be refitted.
         units: of layers that have fewer outputs than the original's: which of them theirs are.
         gradients: moments of an objective's gradient at the outputs of the original's layers, the metric S in which
@@ -96,7 +98,7 @@ def refit(
         paths = list(tncompress.report(small).recipe)
         results = refit(model, small, batches, paths=paths)
     """
-    _check(data, held_out)
+    data = _checked(data, held_out)
     check_mask(mask)
     streams = Streams(stream_of(model, paths), stream_of(small, paths), data, mask, units or {}, held_out)
     done: dict[str, Refitted] = {}
@@ -106,13 +108,14 @@ def refit(
     return done
 
 
-def _check(data: Any, held_out: float) -> None:
+def _checked(data: Any, held_out: float) -> Any:
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is the fraction of batches that only judge, between 0 and 1, got {held_out}.")
     if isinstance(data, Mapping) and any(isinstance(given, Moments) for given in data.values()):
         raise ValueError("A refit runs both models, so it needs batches of inputs; moments alone do not do.")
     if isinstance(data, Iterator):
         raise ValueError("A refit goes over the data once for every layer; give a list of batches or a dataset.")
+    return checked_data(data, held_out, advice=f", or {'a larger' if held_out < 0.5 else 'another'} held_out")
 
 
 # -- which layers, in which order ------------------------------------------------------------------

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.arguments import refit_data
 from tncompress.conversion.curves import Front
 from tncompress.conversion.deciding import decide, requested
 from tncompress.conversion.dense_maps import bias_of, dense_map, put_kernel
@@ -17,6 +16,7 @@ from tncompress.conversion.gradients import Objective
 from tncompress.conversion.masks import Mask
 from tncompress.conversion.probe import Probe
 from tncompress.conversion.recipes import Recipe
+from tncompress.conversion.refit_data import check_fits, refit_data
 from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
 from tncompress.conversion.sites import Filter, Site
 from tncompress.conversion.surgery import (
@@ -91,7 +91,8 @@ def replace_dense(
         elastic: low-rank networks remember what each of their components is worth, so that the saved file can be loaded
             smaller: `tncompress.load(path, keep=0.3)`. Without pivots, which mix the components.
         refit: afterwards fit the networks once more, one after the other, on what they get in the smaller model,
-            against the original, see docs/fitting.md. True: on the calibration data; or batches, a thousand inputs do.
+            against the original, see docs/fitting.md. True: on the calibration data; or batches, or all inputs at once:
+            a thousand do. The first batch and, of a list, the others are tried before anything is calibrated.
             A layer that does no better on held-out batches stays as it was.
         device: what the model is to run on, a name from `tncompress.hardware.device.DEVICES` such as "tpu-v5e", or
             "this": ranks and widths fill its tiles, and no layer is estimated to take more time than it did, if the
@@ -135,7 +136,13 @@ def replace_dense(
         calibration = list(calibration)  # gone over again
         request = replace(request, calibration=calibration)
     refitted_on = refit_data(refit, calibration, elastic)
-    decision = decide(model, request, copy_model)
+
+    def copied(given: keras.Model) -> keras.Model:
+        if refitted_on is not None and refit is not True:
+            check_fits(given, refitted_on)
+        return copy_model(given)
+
+    decision = decide(model, request, copied)
     copy, chosen, plan, pairs = decision.model, decision.chosen, decision.plan, decision.pairs
     moments = decision.moments
     outcomes, fitted, units = fit_all(

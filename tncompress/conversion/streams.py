@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tncompress.conversion.batches import batches_of, inputs_of, rows_of
+from tncompress.conversion.batches import batches_of, inputs_of, num_rows, rows_of
 from tncompress.conversion.events import Event, Kept, Layers, needed, observed
 from tncompress.conversion.masks import Mask, counted, mask_of
+from tncompress.conversion.refit_data import judges
 from tncompress.conversion.walking import walk
 from tncompress.fitting.moments import Moments
 
@@ -97,7 +98,7 @@ class Streams:
 
     def judges(self, number: int) -> bool:
         """Whether this batch is held out."""
-        return int((number + 1) * self.held_out + 0.5) > int(number * self.held_out + 0.5)
+        return judges(number, self.held_out)
 
 
 def gathered(
@@ -119,6 +120,8 @@ def gathered(
         if judging_only and not judges:
             continue
         x = inputs_of(batch, streams.small.model)
+        if not num_rows(x):
+            continue
         given, asked = mask_of(x, streams.mask, number), streams.mask is not None
         ours, theirs = streams.small.observed(x, wanted, number), streams.original.observed(x, points, number)
         for part in group:
@@ -136,8 +139,8 @@ def gathered(
         seen = [found.get((part.path, judges)) for judges in ((True,) if judging_only else (False, True))]
         if not all(moments and moments.count for moments in seen):
             raise ValueError(
-                f"The refit's data are {number + 1} batches, too few to hold {streams.held_out:.0%} out (unless "
-                "the rest is padding); give smaller batches, or a larger held_out."
+                f"The refit's data are {number + 1} batches, with nothing but padding in those held out or in the "
+                "others; give more batches, or leave empty ones away."
             )
         if not all(np.isfinite(moments.scatter).all() for moments in seen):
             raise ValueError(f"In the data of the refit the layer {part.path!r} sees or makes NaN or infinity.")
