@@ -66,6 +66,19 @@ def test_smaller_again_and_with_fewer_hidden_units(model, moments, tmp_path):
     np.testing.assert_array_equal(outputs(load(tmp_path / "smaller.keras")), outputs(smaller))
 
 
+@pytest.mark.parametrize("keep", [0.8, 0.9])
+def test_hidden_units_do_not_keep_large_ranks_out(model, moments, keep):
+    """With them the budget is used up as well, and no more is lost than without."""
+    plain, both = (
+        report(replace_dense(model, keep, elastic=True, form=form, calibration=moments, allocation="global"))
+        for form in ("low_rank", ("narrow", "low_rank"))
+    )
+    total = sum(row.params_before for row in both.rows)
+    assert 0.98 * keep * total < sum(row.params_after for row in both.rows) <= keep * total
+    assert all(row.form == "low_rank" for row in both.rows)
+    assert both.predicted_loss <= 1.05 * plain.predicted_loss
+
+
 def test_refusals(model, moments, tmp_path):
     plain = replace_dense(model, keep=0.5, calibration=moments)
     plain.save(tmp_path / "plain.keras")

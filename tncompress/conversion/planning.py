@@ -11,7 +11,7 @@ from tncompress.conversion.pairs import Pair
 from tncompress.conversion.places import Places
 from tncompress.fitting.allocate import choose, near_budget
 from tncompress.fitting.budget import Budget, BudgetError, Price, Target
-from tncompress.fitting.choice import BANDS, Bands, Choice
+from tncompress.fitting.choice import Bands, Choice
 from tncompress.fitting.fit import metrics_of
 from tncompress.fitting.knapsack import Offer, knapsack, pareto
 from tncompress.fitting.offers import offers, rank_step, table_offers
@@ -119,9 +119,7 @@ def globally(
         loss = next((place.loss for place in members if place.loss != "objective"), loss)
         dims = [place.dims for place in members]
         step = target.step(dims) if target else min(rank_step(pair, (fraction or 0.5) * kernels) for pair in dims)
-        menu = _menu(members, forms, pivots, step)
-        if elastic:
-            menu = [offer for offer in menu if all(map(_has_components, _picked(offer)))] or menu
+        menu = _menu(members, forms, pivots, elastic, step)
         menus.append(_priced(menu, group, places, price))
         faster.append(_priced(_no_slower(menu, group, places, target), group, places, price) if estimated else [])
     if estimated:
@@ -144,15 +142,18 @@ def globally(
     return Plan(choices, units, losses, front_of(menus, chosen, budget.kind, loss))
 
 
-def _menu(members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool, step: int) -> list[Offer]:
+def _menu(
+    members: Sequence[Place | Table], forms: Sequence[Form], pivots: bool, elastic: bool, step: int
+) -> list[Offer]:
     """What places that are decided together can be."""
     *first, last = members
     if isinstance(last, Table):
-        return table_offers(last)
+        return table_offers(last, elastic=elastic)
+    options = {"pivots": pivots, "elastic": elastic, "step": step}
     if not first:
-        return offers(last, forms, pivots=pivots, step=step)
+        return offers(last, forms, **options)
     too = any(form.name == low_rank.FORM.name for form in forms)
-    return pair_offers(first, last, pivots=pivots, low_rank_too=too, step=step)  # type: ignore[arg-type]
+    return pair_offers(first, last, low_rank_too=too, **options)  # type: ignore[arg-type]
 
 
 def _priced(menu: Sequence[Offer], group: Sequence[str], places: Places, price: Price) -> list[Offer]:
@@ -177,10 +178,6 @@ def _no_slower(menu: Sequence[Offer], group: Sequence[str], places: Places, targ
     """Without the offers that would take more time than what is there; all, if these are all there are."""
     now = sum(target.seconds(None, places.dims(path), places.is_table(path)) for path in group)
     return [offer for offer in menu if _price_of(offer, group, places, target.seconds) <= now] or list(menu)
-
-
-def _has_components(choice: Choice | Bands | None) -> bool:
-    return choice is not None and choice.form in (low_rank.FORM.name, BANDS)
 
 
 def _picked(offer: Offer) -> tuple[Choice | Bands | None, ...]:

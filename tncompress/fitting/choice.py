@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tncompress.fitting.embedding import Band, checked_bands, num_params
+from tncompress.forms import low_rank
 from tncompress.forms.low_rank import is_low_rank, skips_identity
 from tncompress.limits import shown
 from tncompress.network.cost import cost
@@ -138,6 +139,11 @@ class Bands:
             raise ValueError(f"Bands are pairs of whole numbers, or of one and null, got {shown(pairs)}.")
         tokens = sum(rows or 0 for rows, _ in pairs)
         return cls(checked_bands(pairs, tokens, config["dim"]), config["dim"])
+
+
+def has_components(choice: Choice | Bands | None) -> bool:
+    """Whether it is low rank, so that it can be cut shorter."""
+    return choice is not None and choice.form in (low_rank.FORM.name, BANDS)
 
 
 def choice_from_config(config: Mapping) -> Choice | Bands:

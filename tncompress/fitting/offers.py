@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from tncompress.fitting.allocate import near_budget, smallest_params
-from tncompress.fitting.choice import Bands, Choice
+from tncompress.fitting.choice import Bands, Choice, has_components
 from tncompress.fitting.embedding_options import embedding_options
 from tncompress.fitting.fit import quick_error
 from tncompress.fitting.knapsack import Offer, pareto
@@ -24,8 +24,12 @@ FINE = 0.008  # of all parameters that are kept: ranks grow in steps of no more,
 FRACTIONS = tuple(0.84**k for k in range(14))  # of the hidden width and of a kernel's parameters that are tried
 
 
-def table_offers(place: Table) -> list[Offer]:
+def table_offers(place: Table, *, elastic: bool = False) -> list[Offer]:
     """The Pareto front of a table of embeddings: what each is, are `Bands`, or None for the table as it is.
+
+    Args:
+        place: the table.
+        elastic: as of `offers`.
 
     >>> table = Table(np.random.default_rng(0).normal(size=(2000, 8)), np.arange(2000), None)
     >>> [offer.cost for offer in table_offers(table)][:2]
@@ -36,7 +40,7 @@ def table_offers(place: Table) -> list[Offer]:
     for option in embedding_options(place.table, place.frequencies, place.moment):
         bands = Bands(option.bands, dim)
         found.append(Offer(bands.num_params, option.predicted_loss * place.unit, bands))
-    return pareto([offer for offer in found if offer.cost < tokens * dim or offer.what is None])
+    return _front(found, tokens * dim, elastic)
 
 
 def rank_step(dims: tuple[int, int], total: float) -> int:
@@ -55,13 +59,16 @@ def rank_step(dims: tuple[int, int], total: float) -> int:
     return step
 
 
-def offers(place: Place, forms: Sequence[Form], *, pivots: bool = True, step: int = STEP) -> list[Offer]:
+def offers(
+    place: Place, forms: Sequence[Form], *, pivots: bool = True, elastic: bool = False, step: int = STEP
+) -> list[Offer]:
     """The Pareto front of one kernel: what each is, is a `Choice`, or None for the kernel as it is.
 
     Args:
         place: the kernel.
         forms: to choose from.
         pivots: low rank may store no identity, see `TNPivoted`, where that saves enough.
+        elastic: only what has components that can be cut off later, if there is any.
         step: in which ranks grow.
 
     >>> place = Place(np.diag([3.0, 2.0, 1.0, 0.0]), None, True)
@@ -75,7 +82,13 @@ def offers(place: Place, forms: Sequence[Form], *, pivots: bool = True, step: in
             found += low_ranks(in_dim, out_dim, spectrum(place) * place.unit, pivots, step)
         else:
             found += _others(place, form, step)
-    return pareto([offer for offer in found if offer.cost < in_dim * out_dim or offer.what is None])
+    return _front(found, in_dim * out_dim, elastic)
+
+
+def _front(found: Sequence[Offer], dense: int, elastic: bool) -> list[Offer]:
+    smaller = [offer for offer in found if offer.cost < dense or offer.what is None]
+    # Before the front is taken: what may not be chosen shall not stand in the way of what may.
+    return pareto([offer for offer in smaller if not elastic or has_components(offer.what)] or smaller)
 
 
 def low_ranks(in_dim: int, out_dim: int, energies: np.ndarray, pivots: bool, step: int) -> Iterable[Offer]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tncompress.fitting.choice import NARROW, Choice
+from tncompress.fitting.choice import NARROW, Choice, has_components
 from tncompress.fitting.knapsack import Offer, pareto
 from tncompress.fitting.offers import FRACTIONS, STEP, energies_of, low_ranks
 from tncompress.fitting.place import Place, hidden_covariance
@@ -25,7 +25,7 @@ class Width:
 
 
 def pair_offers(
-    first: Sequence[Place], second: Place, *, pivots: bool, low_rank_too: bool, step: int = STEP
+    first: Sequence[Place], second: Place, *, pivots: bool, low_rank_too: bool, elastic: bool = False, step: int = STEP
 ) -> list[Offer]:
     """The Pareto front of kernels that share hidden units: what each is, is a `Width`.
 
@@ -37,6 +37,7 @@ def pair_offers(
         second: the kernel that takes them.
         pivots: as of `offers`.
         low_rank_too: factorise the narrower kernels.
+        elastic: all of the kernels, if they can be, so that they can be cut shorter later.
         step: in which ranks grow.
     """
     covariance, moment = hidden_covariance(second), second.metrics[1]
@@ -52,7 +53,12 @@ def pair_offers(
             energies.append(energies_of(narrowed.outgoing.T, covariance[among]) * unit)
             for (m, n), side, values in zip(dims, sides, energies, strict=True):
                 side += [offer for offer in low_ranks(m, n, values, pivots, step) if offer.cost < m * n]
-        found += _combined([pareto(side) for side in sides], narrowed, unit * narrowed.loss)
+        if elastic:
+            sides = [[offer for offer in side if has_components(offer.what)] for side in sides]
+        if all(sides):
+            found += _combined([pareto(side) for side in sides], narrowed, unit * narrowed.loss)
+    if not found:
+        return pair_offers(first, second, pivots=pivots, low_rank_too=low_rank_too, step=step)
     return pareto(found)
 
 
