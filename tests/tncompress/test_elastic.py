@@ -6,8 +6,9 @@ import pytest
 from keras import ops
 
 import tncompress
-from tncompress import load, replace_dense, report
+from tncompress import Budget, load, replace_dense, report
 from tncompress.conversion.elastic import shrunk
+from tncompress.conversion.outcomes import ROOM
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(400, 12)) @ RNG.normal(size=(12, 24)) + 1).astype("float32")
@@ -77,6 +78,27 @@ def test_hidden_units_do_not_keep_large_ranks_out(model, moments, keep):
     assert 0.98 * keep * total < sum(row.params_after for row in both.rows) <= keep * total
     assert all(row.form == "low_rank" for row in both.rows)
     assert both.predicted_loss <= 1.05 * plain.predicted_loss
+
+
+@pytest.mark.parametrize(
+    ("form", "most", "stays_whole"),
+    [
+        ("low_rank", 0.5, False),
+        ("low_rank", 1e-3, True),
+        (("narrow", "low_rank"), 0.5, False),
+        (("narrow", "low_rank"), 0.03, True),  # both layers of a pair
+    ],
+)
+def test_a_limit_of_the_loss_is_met_by_layers_that_stay_whole_if_it_must_be(model, moments, form, most, stays_whole):
+    small = replace_dense(model, budget=Budget(max_loss=most), elastic=True, form=form, calibration=moments)
+    found = report(small)
+    assert found.predicted_loss <= most * (1 + 1e-3)
+    assert any(row.reason == ROOM for row in found.rows) == stays_whole
+    assert found.replaced
+    smaller = shrunk(small, 0.7 * found.keep)
+    assert report(smaller).keep <= 0.7 * found.keep
+    with pytest.warns(UserWarning, match=r"Nothing is compressed: within Budget\(max_loss=1e-12\) .* raise it"):
+        replace_dense(model, budget=Budget(max_loss=1e-12), elastic=True, form=form, calibration=moments)
 
 
 def test_refusals(model, moments, tmp_path):

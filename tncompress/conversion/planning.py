@@ -92,7 +92,8 @@ def globally(
         pairs: places that are decided together, with their hidden units.
         whole: dimensions of kernels that were chosen too and stay as they are: the budget is of these also.
         pivots: low rank may store no identity, see `TNPivoted`.
-        elastic: nothing stays whole if it can be low rank, so that all of it can be cut shorter.
+        elastic: nothing stays whole if it can be low rank, so that all of it can be cut shorter; but for a limit of the
+            loss that cannot be met else.
         target: what the model is to run on: ranks and widths fill its tiles, and nothing is taken that it is estimated
             to compute more slowly than what is there, if the budget allows that.
         progress: show a bar.
@@ -124,6 +125,10 @@ def globally(
         faster.append(_priced(_no_slower(menu, group, places, target), group, places, price) if estimated else [])
     if estimated:
         menus = _if_enough(faster, menus, limit, target)
+    if limit is None and elastic and _loss([menu[-1] for menu in menus]) > budget.limit:
+        # Only now: what stays whole cannot be cut shorter.
+        whole_too = [Offer(sum(dense[path] for path in group), 0.0, _as_it_is(group, places)) for group in groups]
+        menus = [pareto([*menu, offer]) for menu, offer in zip(menus, whole_too, strict=True)]
     if limit is not None:
         smallest = sum(menu[0].cost for menu in menus)
         if smallest > limit:
@@ -154,6 +159,12 @@ def _menu(
         return offers(last, forms, **options)
     too = any(form.name == low_rank.FORM.name for form in forms)
     return pair_offers(first, last, low_rank_too=too, **options)  # type: ignore[arg-type]
+
+
+def _as_it_is(group: Sequence[str], places: Places) -> Width | None:
+    if len(group) == 1:
+        return None
+    return Width(np.arange(places.dims(group[-1])[0]), (None,) * len(group))
 
 
 def _priced(menu: Sequence[Offer], group: Sequence[str], places: Places, price: Price) -> list[Offer]:
