@@ -34,6 +34,13 @@ def sequential():
 
 
 X = vectors(rows=80)
+
+
+def fitted(rows):
+    """Those that are in the moments, of fewer than a hundred."""
+    return np.delete(rows, slice(9, None, 10), axis=0)
+
+
 HALVES = [X[:33], X[33:]]
 
 
@@ -57,8 +64,9 @@ SAME_DATA = {
 @pytest.mark.parametrize("data", SAME_DATA.values(), ids=SAME_DATA)
 def test_data_of_every_kind(sequential, data):
     moments = calibrate(sequential, ["first", "second"], data() if callable(data) else data)
-    check(moments["first"], X)
-    check(moments["second"], seen_by(sequential, "second", X))
+    check(moments["first"], fitted(X))
+    check(moments["second"], fitted(seen_by(sequential, "second", X)))
+    np.testing.assert_array_equal(moments.held_out["first"], X[9::10])
 
 
 @pytest.mark.parametrize("as_dataset", [False, True], ids=["dict of arrays", "dataset of dicts"])
@@ -66,8 +74,8 @@ def test_dicts_and_shared_layers(as_dataset):
     model, inputs = made("functional")
     data = tf.data.Dataset.from_tensor_slices(inputs).batch(5) if as_dataset else inputs
     moments = calibrate(model, ["shared", "wide"], data)
-    check(moments["shared"], np.concatenate([inputs["left"], inputs["right"]]))  # both calls
-    check(moments["wide"], seen_by(model, "wide", inputs))
+    check(moments["shared"], np.concatenate([fitted(inputs["left"]), fitted(inputs["right"])]))  # both calls
+    check(moments["wide"], fitted(seen_by(model, "wide", inputs)))
 
 
 def two_inputs():
@@ -83,7 +91,7 @@ def two_inputs():
 )
 def test_several_inputs(batch):
     moments = calibrate(two_inputs(), ["dense"], [batch])
-    check(moments["dense"], X + X[::-1])
+    check(moments["dense"], fitted(X + X[::-1]))
 
 
 def test_model_stays_as_it_is(sequential):
@@ -210,14 +218,58 @@ def test_one_batch_or_a_hundred(sequential, objective):
     once = calibrate(sequential, ["first", "second"], [x], **options)
     hundred = calibrate(sequential, ["first", "second"], [x[k : k + 6] for k in range(0, 600, 6)], **options)
     same(hundred, once)
-    assert once["first"].count == 594
+    assert once["first"].count == 590
     if objective is None:
         assert once.energy is hundred.energy is once["first"].gradients is None
     else:
         assert once["first"].gradients.count == 10 * 31  # every second block of 250 // 8 rows
         assert hundred.energy == pytest.approx(once.energy, rel=1e-6)
-    np.testing.assert_array_equal(once.held_out["first"], x[99::100])
-    np.testing.assert_allclose(hundred.held_out["second"], seen_by(sequential, "second", x[99::100]), atol=1e-6)
+    np.testing.assert_array_equal(once.held_out["first"], x[59::60])
+    np.testing.assert_allclose(hundred.held_out["second"], seen_by(sequential, "second", x[59::60]), atol=1e-6)
+
+
+SIZES = {  # rows of the data, and those that are held out
+    9: [],
+    30: [9, 19, 29],
+    80: [*range(9, 80, 10)],
+    199: [*range(18, 199, 19)],
+    999: [*range(98, 999, 99)],
+    1000: [*range(99, 1000, 100)],
+    2150: [*range(99, 2150, 100)],
+}
+
+
+@pytest.mark.parametrize(("rows", "apart"), SIZES.items(), ids=map(str, SIZES))
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known"])
+def test_few_rows_are_checked_too(rows, apart, is_known):
+    """Of data whose number of rows is not known every tenth of the first hundred, then every hundredth."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="dense")])
+    x = np.arange(rows, dtype="float32")[:, None]
+    batches = np.array_split(x, max(1, rows // 37))
+    found = calibrate(model, ["dense"], batches if is_known else iter(batches), objective="outputs")
+    wanted = apart if is_known else [*range(9, min(rows, 100), 10), *range(199, rows, 100)]
+    for held_out in (found.held_out.get("dense", x[:0]), [row for batch, _ in found.probe.batches for row in batch]):
+        assert [int(row[0]) for row in held_out] == wanted
+    assert found["dense"].count == rows - len(wanted)
+
+
+def test_too_little_data_is_told():
+    """A fit to a few texts is far off on others, and the report warns; of very few it says that nothing was checked."""
+    keras.utils.set_random_seed(2)
+    dense = keras.layers.Dense
+    model = keras.Sequential([keras.Input((20, 48)), dense(256, "relu", name="wide"), dense(48, name="narrow")])
+    x = np.random.default_rng(0).normal(size=(60, 20, 48)).astype("float32")
+    few = np.repeat(x[:, :1], 20, axis=1)  # texts of one word
+    found = report(replace_dense(model, calibration=few, objective="outputs", include="wide|narrow"))
+    assert found.measured_loss is not None
+    assert any("On held-out calibration inputs the layers' error is" in text for text in found.warnings)
+    found = report(replace_dense(model, calibration=x[:9], objective="outputs"))
+    assert found.measured_loss is None
+    assert found.warnings == (
+        "Not checked on held-out inputs, for which the calibration data were too few, so the errors may be larger on "
+        "other inputs: calibrate on 80 inputs or more.",
+    )
+    assert "predicted to change, not checked on held-out inputs." in str(found)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="differentiates functions, which it calls again")
@@ -243,7 +295,7 @@ def test_inputs_that_are_held_out_are_put_together(sequential):
 
 
 def test_the_objective_is_measured_on_rows_that_are_held_out(sequential, monkeypatch):
-    x = vectors(rows=350)
+    x = vectors(rows=1350)
     parts = np.split(x, [30, 130, 260])  # the first has no hundredth row
     for most, wanted in ((64, x[99::100]), (2, x[99:200:100])):
         monkeypatch.setattr("tncompress.conversion.calibrate.PROBED", most)
@@ -256,10 +308,11 @@ def test_the_objective_is_measured_on_rows_that_are_held_out(sequential, monkeyp
 @pytest.mark.parametrize("objective", [None, "outputs"])
 def test_two_streams_merge(sequential, objective):
     """The second stream's rows have other signs than in one stream, so the gradients are those of the two."""
-    x = vectors(rows=500)
+    x = vectors(rows=2200)
     paths = ["first", "second"]
-    one, two = (calibrate(sequential, paths, part, objective=objective) for part in (x[:300], x[300:]))
-    both, whole = one + two, calibrate(sequential, paths, x, objective=objective)
+    options = {"objective": objective, "gradient_rows": len(x)}
+    one, two = (calibrate(sequential, paths, part, **options) for part in (x[:1200], x[1200:]))
+    both, whole = one + two, calibrate(sequential, paths, x, **options)
     same(both.without_gradients(), whole.without_gradients())
     for found in (both, both.without_gradients()):
         np.testing.assert_array_equal(found.held_out["first"], whole.held_out["first"])
@@ -272,6 +325,12 @@ def test_two_streams_merge(sequential, objective):
             expected = one[path].gradients + two[path].gradients
             np.testing.assert_array_equal(both[path].gradients.second, expected.second)
     assert replace_dense(sequential, calibration=both).count_params() < sequential.count_params()
+
+
+def test_a_stream_too_short_to_be_checked_is_checked_by_the_other(sequential):
+    short, other = (calibrate(sequential, ["first"], x, objective="outputs") for x in (X[:5], X[5:]))
+    assert (short + other).probe is (other + short).probe is other.probe
+    np.testing.assert_array_equal((short + other).held_out["first"], other.held_out["first"])
 
 
 def test_streams_that_do_not_merge(sequential):
@@ -324,7 +383,7 @@ class Loop(keras.Model):
 
 
 def test_a_layer_that_is_called_more_and_more_often():
-    model, x = Loop(), vectors(rows=30).reshape(10, 3, WIDTH)
+    model, x = Loop(), vectors(rows=9).reshape(3, 3, WIDTH)
     model(x)
     found = calibrate(model, ["dense"], [x[:, :2], x, x[:, :1]])
     check(found["dense"], np.concatenate([x[:, :2].reshape(-1, WIDTH), x.reshape(-1, WIDTH), x[:, 0]]))
@@ -430,7 +489,7 @@ def test_calibration_halves_the_error_on_other_inputs(form):
 def test_output_error_is_that_of_the_layer():
     """Reported: root mean square of what changed over that of the outputs, both about their means."""
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(32, name="dense")])
-    x = narrow_inputs(0, rows=90)  # none is held out
+    x = narrow_inputs(0, rows=9)  # none is held out
     small = replace_dense(model, keep=0.5, calibration=x)
     before, after = model.predict(x, verbose=0), small.predict(x, verbose=0)
     expected = np.linalg.norm(after - before) / np.linalg.norm(before - before.mean(axis=0))

@@ -42,13 +42,6 @@ def batches_of(data: Any, source: str = "calibration", rows: int = ROWS) -> tupl
     return chain(first, batches), _length(data)
 
 
-def rows_in(data: Any, model: keras.Model) -> int | None:
-    """Rows of all batches together, where these are arrays or a list, which need not be gone over to be counted."""
-    if isinstance(data, Mapping) or hasattr(data, "shape"):
-        return num_rows(data)
-    return sum(num_rows(inputs_of(batch, model)) for batch in data) if isinstance(data, (list, tuple)) else None
-
-
 def _length(data: Iterable) -> int | None:
     try:
         return len(data)  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import batches_of, inputs_of, num_rows, parts_of, rows_in, rows_of
-from tncompress.conversion.calibration_passes import HELD_OUT_EVERY, Backward, Forward, added, moments_bytes
+from tncompress.conversion.batches import batches_of, inputs_of, num_rows, parts_of, rows_of
+from tncompress.conversion.calibration_passes import Backward, Forward, added, moments_bytes
 from tncompress.conversion.gradients import Objective, check_objective
+from tncompress.conversion.held_out import held_out, rows_in
 from tncompress.conversion.masks import Mask, check_mask, is_unusable, mask_of
 from tncompress.conversion.probe import Probe, joined
 from tncompress.conversion.walking import locate
@@ -77,7 +78,7 @@ class Calibration(dict[str, Seen]):
                 path: np.concatenate([m.held_out[path] for m in (self, other) if path in m.held_out])
                 for path in {**self.held_out, **other.held_out}
             },
-            self.probe,
+            self.probe if self.probe and self.probe.batches else other.probe,
         )
 
 
@@ -96,8 +97,8 @@ def calibrate(
     With an objective also those of its gradient at the layers' outputs, from backward passes: a fit then spends its
     parameters on the outputs that move the objective. No labels are needed.
 
-    One row of the data in a hundred is kept out of the moments, and some of what it shows the layers is kept beside
-    them, so that fits can be checked on it.
+    One row of the data in a hundred (of few rows about ten, at most a tenth) is kept out of the moments, and some of
+    what it shows the layers is kept beside them, so that fits can be checked on it.
 
     Args:
         model: any built Keras model; it stays as it is.
@@ -145,15 +146,14 @@ def calibrate(
         given = mask_of(x, mask, number)
         if number == 0:
             sample = rows_of(x, SAMPLE)
-            known = rows_in(data, model)
-            every = max(1, ((total or 0) * len(rows) if known is None else known) // gradient_rows)
+            forward.total = rows_in(data, total, len(rows), model)
+            every = max(1, (forward.total or 0) // gradient_rows)
         if backward is None or not rows:
             forward.run(x, given, rows, number)
             continue
         # Every so many rows of all data, however they are cut into batches, which may be sorted.
-        apart = slice((-1 - rows.start) % HELD_OUT_EVERY, None, HELD_OUT_EVERY)
-        if len(rows[apart]) and len(probed) < PROBED:
-            probed.append((rows_of(x, apart), rows_of(given, apart)))
+        if len(probed) < PROBED:
+            probed += [(rows_of(x, apart), rows_of(given, apart)) for apart in held_out(rows, forward.total)]
         for some, numbers in parts_of(rows, every, block):
             part = slice(some.start - rows.start, some.stop - rows.start)
             some_x, some_given = rows_of(x, part), rows_of(given, part)

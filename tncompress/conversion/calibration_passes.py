@@ -13,12 +13,12 @@ from keras import ops
 from tncompress.conversion.batches import numbers_of_a_row, rows_of, run_batch
 from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
+from tncompress.conversion.held_out import held_out
 from tncompress.conversion.masks import Given, counted
 from tncompress.conversion.watching import Enough, watched
 from tncompress.fitting.frequencies import TableUses, TokenCounts, token_counts
 from tncompress.fitting.moments import Gathering, Moments, Spread
 
-HELD_OUT_EVERY = 100  # rows: so few that the moments hardly miss them
 HELD_OUT_VECTORS = 1000  # of a layer, at least where there are so many, and at most twice as many
 SLICE_BYTES = 48e6  # that a model's dense layers make in one pass with gradients; about four times as much is kept
 SLICE = 1 / 14  # of a large model's own bytes, instead
@@ -57,6 +57,7 @@ class Forward:
         self._moments: dict[str, Gathering] = {}
         self._tokens: dict[str, np.ndarray] = {}
         self._held_out: dict[str, _Thinned] = {}
+        self.total: int | None = None  # rows of all data; None: not known
         self.masked = False  # whether a mask fitted any layer
         self._last: int | None = None  # calls until all layers had their only one; None: not known
 
@@ -84,7 +85,9 @@ class Forward:
             given, rows, number: as of `run`.
             to_the_end: what comes after the last layer is computed too.
         """
-        apart = np.array([row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for row in rows])
+        apart = np.zeros(len(rows), bool)
+        for part in held_out(rows, self.total):
+            apart[part] = True
         not_finite: list[str] = []  # an error from within a call would get Keras's long story around it
         ids: list[tuple[str, np.ndarray, np.ndarray | None]] = []
 

@@ -11,11 +11,13 @@ import keras
 
 from tncompress.conversion.changes import Change, change_of, kept
 from tncompress.conversion.curves import Front, Spectrum
+from tncompress.conversion.held_out import EVERY_OF_FEW
 from tncompress.conversion.outcomes import ROOM, Outcome
 from tncompress.conversion.saving import compression_of
 from tncompress.conversion.sites import Site, find_sites
 from tncompress.conversion.walking import walk
 from tncompress.fitting.choice import Choice
+from tncompress.fitting.place import FEWEST
 from tncompress.forms import low_rank
 from tncompress.reporting.grouping import kinds_of, networks_of
 from tncompress.reporting.table import parts_of, percent, text_of
@@ -106,6 +108,11 @@ class Report:
                 "tell it: give calibration inputs, with which far less is lost, and compare the models on your inputs.",
             )
         ratios = [row.held_out_ratio for row in self.replaced if row.held_out_ratio is not None]
+        if not ratios and any(row.output_error for row in self.replaced if row.equation):
+            return (
+                "Not checked on held-out inputs, for which the calibration data were too few, so the errors may be "
+                f"larger on other inputs: calibrate on {FEWEST * EVERY_OF_FEW} inputs or more.",
+            )
         if not ratios or (typical := median(ratios)) <= FAR_ABOVE:
             return ()
         return (
@@ -178,8 +185,10 @@ class Report:
         )
         if self.predicted_loss is None:
             return found
-        measured = "" if self.measured_loss is None else f", {percent(self.measured_loss)} measured on held-out inputs"
-        return f"{found}\nObjective: {percent(self.predicted_loss)} of its variance predicted to change{measured}."
+        loss = self.measured_loss
+        measured = "not checked" if loss is None else f"{percent(loss)} measured"
+        predicted = f"{percent(self.predicted_loss)} of its variance predicted to change"
+        return f"{found}\nObjective: {predicted}, {measured} on held-out inputs."
 
     def _left_whole(self) -> str:
         whole = sum(row.reason == ROOM for row in self.rows)

@@ -57,9 +57,9 @@ def _smaller(data: Data) -> str:
 def _objective(data: Data) -> tuple[str, str]:
     if data["predicted_loss"] is None:
         return "not known", "compressed without an objective"
-    measured = data["measured_loss"] is not None
-    found = f"{shown(data, 'measured_loss', 'percent')} measured on held-out inputs" if measured else "not measured"
-    return f"{shown(data, 'predicted_loss', 'percent')} predicted", found
+    is_known = data["measured_loss"] is not None
+    measured = f"{shown(data, 'measured_loss', 'percent')} measured" if is_known else "not checked"
+    return f"{shown(data, 'predicted_loss', 'percent')} predicted", f"{measured} on held-out inputs"
 
 
 def parameters(data: Data) -> str:
