@@ -509,9 +509,9 @@ def test_gathered_moments_may_be_used_again():
 # -- bad input ---------------------------------------------------------------------------
 
 
-def with_nan(value=np.nan):
+def with_nan(value=np.nan, row=3):
     bad = vectors().copy()
-    bad[3, 2] = value
+    bad[row, 2] = value
     return bad
 
 
@@ -525,6 +525,7 @@ BAD = {
     "empty generator": (iter(()), ValueError, "calibration data are empty"),
     "empty array": (np.zeros((0, WIDTH)), ValueError, "calibration data are empty"),
     "NaN": ([vectors(), with_nan()], ValueError, "'first' sees NaN or infinity in calibration batch 1"),
+    "NaN in a row that is held out": ([with_nan(row=9)], ValueError, "'first' sees NaN .* in calibration batch 0"),
     "infinity": ([with_nan(np.inf)], ValueError, "'first' sees NaN or infinity in calibration batch 0"),
     "too large for a square": ([with_nan(1e30)], ValueError, "'first' sees NaN or infinity in calibration batch 0"),
     "a number": (3, TypeError, "iterable of what the model takes as input .* got int"),

@@ -141,7 +141,7 @@ class Forward:
         self._moments.setdefault(path, Gathering(width)).add(here)
         if there is not None:
             self._held_out.setdefault(path, _Thinned()).add(there)
-        return is_finite(here)
+        return is_finite(here) and (there is None or is_finite(there))
 
     def seen(self) -> dict[str, Moments | TokenCounts]:
         """Of all layers that were called."""
