@@ -294,6 +294,35 @@ def test_inputs_that_are_held_out_are_put_together(sequential):
     assert changed == [pytest.approx(changed[0], rel=1e-4)] * 3
 
 
+def tokens_and_texts():
+    """Two outputs, of every position and of all of them."""
+    entries = {name: keras.Input((None,), dtype="int32", name=name) for name in ("ids", "input_mask")}
+    x = keras.layers.Embedding(30, WIDTH, name="embedding")(entries["ids"])
+    tokens = keras.layers.Dense(12, name="dense")(x)
+    counts = keras.ops.cast(entries["input_mask"], "float32")[..., None]
+    texts = keras.layers.Dense(5, name="head")(keras.ops.sum(tokens * counts, axis=1))
+    return keras.Model(entries, {"texts": texts, "tokens": tokens})
+
+
+def test_the_measured_loss_is_of_all_outputs_without_padding():
+    """Each output's mean squared change where it was held out, for as many numbers as its variance is of."""
+    ids, mask, _ = token_batch(rows=60).values()
+    model = tokens_and_texts()
+    data = [{"ids": given, "input_mask": mask} for given in (ids, np.where(mask == 1, ids, 29))]
+    small = replace_dense(model, 0.5, calibration=data[0], include="dense|head")
+    found = [calibrate(model, ["dense", "head"], given, objective="outputs", gradient_rows=60) for given in data]
+    before, after = (m.predict(data[0], verbose=0) for m in (model, small))
+    lost = energy = 0.0
+    for name, counts in (("texts", np.ones(60, bool)), ("tokens", mask == 1)):
+        values, apart = before[name][counts].astype("float64"), np.zeros(60, bool)
+        apart[9::10] = True
+        apart = counts & (apart if counts.ndim == 1 else apart[:, None])
+        lost += np.mean((before[name] - after[name])[apart].astype("float64") ** 2) * values.size
+        energy += np.sum((values - values.mean(axis=0)) ** 2)
+    for calibration in found:
+        assert calibration.probe.changed(model, small) == pytest.approx(lost / energy, rel=1e-4)
+
+
 def test_the_objective_is_measured_on_rows_that_are_held_out(sequential, monkeypatch):
     x = vectors(rows=1350)
     parts = np.split(x, [30, 130, 260])  # the first has no hundredth row
