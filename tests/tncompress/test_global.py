@@ -67,6 +67,16 @@ def test_steps_are_fine_where_layers_are_wide(model, moments):
         assert 0.97 * keep <= share <= keep
 
 
+@pytest.mark.parametrize("widths", [(48, 24), (64, 24, 64, 24), (400, 24)])
+@pytest.mark.parametrize("keep", [0.6, 0.7, 0.9, 0.95])
+def test_hidden_units_alone_meet_the_budget(widths, keep):
+    """To a unit; where the layer is wide, to a step of eight."""
+    small = replace_dense(mlp(widths), keep, form="narrow", calibration=X)
+    rows = report(small).rows
+    before, after = (sum(getattr(row, name) for row in rows) for name in ("params_before", "params_after"))
+    assert keep * before - max(48 * (8 if widths[0] == 400 else 1), 0.01 * keep * before) < after <= keep * before
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.5])
 def test_narrow_and_low_rank_together_lose_least(model, moments, keep):
     plain = distance(model, replace_dense(model, keep))

@@ -99,3 +99,20 @@ def test_the_given_matrices_stay_as_they_are():
 def test_a_width_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"widths must be from 1 to 2, got \[3\]"):
         narrow(np.ones((2, 1)), np.eye(2), None, [3])
+
+
+@pytest.mark.parametrize("hidden", [12, 250])
+def test_wider_ones_are_told_by_the_narrowest(hidden):
+    """In wide layers several units leave at once: between these, the loss is told no better than it is."""
+    activity, kernel, moment = problem(hidden, 4, seed=1)
+    covariance, widths = np.cov(activity.T, bias=True), [hidden, hidden - 4, hidden // 2, 3]
+    found = narrow(kernel, covariance, psd_root(moment), widths)
+    for each in found:
+        chosen, loss = found[-1].wider(len(each.units))
+        np.testing.assert_array_equal(chosen, each.units)
+        assert loss == pytest.approx(each.loss)
+    chosen, loss = found[-1].wider(hidden // 2 + 1)
+    assert set(found[2].units) < set(chosen)
+    assert len(chosen) == hidden // 2 + 1
+    best = least_squares(activity, kernel, moment, chosen)
+    assert best * (1 - 1e-9) <= loss <= found[2].loss

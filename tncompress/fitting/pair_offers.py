@@ -1,6 +1,6 @@
 """What kernels that share hidden units can be together: fewer units, and low rank on top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ def pair_offers(
     """The Pareto front of kernels that share hidden units: what each is, is a `Width`.
 
     Every width has its own units and its own second kernel, in which the units that left are folded; on top of that
-    the kernels may become low rank.
+    the kernels may become low rank. Where they may not, there are as many widths as the step allows.
 
     Args:
         first: kernels that make the hidden units.
@@ -44,7 +44,8 @@ def pair_offers(
     hidden, out_dim = second.kernel.shape
     seen, unit = [_seen(place) for place in first], second.unit
     found: list[Offer] = []
-    for narrowed in narrow(second.kernel, covariance, _root(moment), widths(hidden, step)):
+    narrower = narrow(second.kernel, covariance, _root(moment), widths(hidden, step))
+    for narrowed in narrower:
         units, among = narrowed.units, np.ix_(narrowed.units, narrowed.units)
         dims = [(len(place.kernel), len(units)) for place in first] + [(len(units), out_dim)]
         sides = [[Offer(m * n, 0.0, _whole(m, n, len(units) < hidden))] for m, n in dims]
@@ -57,9 +58,22 @@ def pair_offers(
             sides = [[offer for offer in side if has_components(offer.what)] for side in sides]
         if all(sides):
             found += _combined([pareto(side) for side in sides], narrowed, unit * narrowed.loss)
+    if not low_rank_too:  # ranks would use up what widths far apart leave of a budget
+        found += _between(narrower[-1], [len(place.kernel) for place in first], hidden, out_dim, step, unit)
     if not found:
         return pair_offers(first, second, pivots=pivots, low_rank_too=low_rank_too, step=step)
     return pareto(found)
+
+
+def _between(
+    narrowest: Narrowed, in_dims: Sequence[int], hidden: int, out_dim: int, step: int, unit: float
+) -> Iterator[Offer]:
+    """All multiples of the step as widths of dense kernels, in the order in which units left."""
+    for width in range(-(-len(narrowest.units) // step) * step, hidden, step):
+        units, loss = narrowest.wider(width)
+        dims = [*((in_dim, width) for in_dim in in_dims), (width, out_dim)]
+        choices = tuple(_whole(m, n, True) for m, n in dims)
+        yield Offer(sum(m * n for m, n in dims), unit * loss, Width(units, choices))
 
 
 def _root(moment: np.ndarray | None) -> np.ndarray | None:

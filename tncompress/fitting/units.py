@@ -27,11 +27,21 @@ class Narrowed:
             the outputs' metric sees it.
         loss: E ||(h W - h' W') S^(1/2)||^2 about the mean, h' being the units that stay: the outputs' squared error
             (and the damping's share).
+        gone: the units that left, in order.
+        losses: what the loss was after each of these.
     """
 
     units: np.ndarray
     outgoing: np.ndarray
     loss: float
+    gone: np.ndarray
+    losses: np.ndarray
+
+    def wider(self, width: int) -> tuple[np.ndarray, float]:
+        """The units that were left when there were so many, and the loss then."""
+        hidden = len(self.units) + len(self.gone)
+        units = np.setdiff1d(np.arange(hidden), self.gone[: hidden - width])
+        return units, float(self.losses[hidden - width - 1]) if width < hidden else 0.0
 
 
 def narrow(
@@ -65,7 +75,7 @@ def narrow(
     found = []
     for width in sorted(set(widths), reverse=True):
         elimination.down_to(width)
-        found.append(Narrowed(elimination.units, elimination.outgoing.copy(), elimination.loss))
+        found.append(elimination.narrowed())
     return found
 
 
@@ -93,7 +103,8 @@ class _Elimination:
 
     def __init__(self, outgoing: np.ndarray, covariance: np.ndarray):
         hidden = len(outgoing)
-        self.units, self.outgoing, self.loss = np.arange(hidden), outgoing.copy(), 0.0
+        self.units, self.outgoing = np.arange(hidden), outgoing.copy()
+        self._gone, self._losses = [], [0.0]
         damped = covariance.astype(np.float64)
         damped[np.diag_indices(hidden)] += _damping(covariance)
         self._inverse = psd_inverse(damped)
@@ -106,9 +117,16 @@ class _Elimination:
             missed[~alive] = np.inf
             leaving = self._next(missed, min(self._at_once, count - width))
             alive[leaving] = False
-            self.loss += _eliminate(self.outgoing, self._inverse, leaving)
+            grown = _eliminate(self.outgoing, self._inverse, leaving)
+            self._gone += self.units[leaving].tolist()
+            # Of several at once only the sum is known; in equal parts it is no less than what the first of them lose.
+            self._losses += np.linspace(self._losses[-1], self._losses[-1] + grown, len(leaving) + 1)[1:].tolist()
         self.units, self.outgoing = self.units[alive], self.outgoing[alive]
         self._inverse = np.ascontiguousarray(self._inverse[np.ix_(alive, alive)])
+
+    def narrowed(self) -> Narrowed:
+        gone, losses = np.array(self._gone, int), np.array(self._losses)
+        return Narrowed(self.units, self.outgoing.copy(), float(losses[-1]), gone, losses[1:])
 
     def _next(self, missed: np.ndarray, count: int) -> np.ndarray:
         """The next `count` units to leave, one after the other, among those that are missed least now."""
