@@ -101,6 +101,19 @@ def test_a_limit_of_the_loss_is_met_by_layers_that_stay_whole_if_it_must_be(mode
         replace_dense(model, budget=Budget(max_loss=1e-12), elastic=True, form=form, calibration=moments)
 
 
+def test_networks_of_one_size_beside_count(model):
+    """One kernel is a Kronecker product, which stays as it is at every size."""
+    dense = keras.models.clone_model(model)
+    dense.get_layer("layer_0").kernel.assign(np.kron(RNG.normal(size=(6, 6)), RNG.normal(size=(4, 8))))
+    for layer in dense.layers[1:]:  # nearly of low rank
+        kernel = RNG.normal(size=(layer.kernel.shape[0], 6)) @ RNG.normal(size=(6, layer.kernel.shape[1]))
+        layer.kernel.assign(kernel + 0.05 * RNG.normal(size=kernel.shape))
+    large = replace_dense(dense, 0.7, elastic=True, form=("kronecker", "low_rank"))
+    assert {row.form for row in report(large).rows} == {"kronecker", "low_rank"}
+    keep = 0.7 * report(large).keep
+    assert 0.9 * keep < report(shrunk(large, keep)).keep <= keep
+
+
 def test_refusals(model, moments, tmp_path):
     plain = replace_dense(model, keep=0.5, calibration=moments)
     plain.save(tmp_path / "plain.keras")

@@ -11,6 +11,7 @@ import tncompress
 from tncompress import densify, load, replace_dense, report
 from tncompress.conversion import gathered
 
+PAIR = ["layer_0", "layer_1"]
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(600, 12)) @ RNG.normal(size=(12, 24))).astype("float32")
 
@@ -75,6 +76,28 @@ def test_hidden_units_alone_meet_the_budget(widths, keep):
     rows = report(small).rows
     before, after = (sum(getattr(row, name) for row in rows) for name in ("params_before", "params_after"))
     assert keep * before - max(48 * (8 if widths[0] == 400 else 1), 0.01 * keep * before) < after <= keep * before
+
+
+def test_biases_take_up_what_lost_units_gave_on_average():
+    """So the outputs' mean over the calibration inputs stays what it was."""
+    model = mlp([40, 24], activation="relu")
+    model.layers[-1].activation = keras.activations.linear
+    shifted = X + 2
+    mean = ops.convert_to_numpy(model(shifted)).mean(axis=0)
+    small = replace_dense(model, 0.5, form="narrow", calibration=tncompress.calibrate(model, PAIR, shifted))
+    assert small.get_layer("layer_0").bias.shape[0] < 40
+    error = ops.convert_to_numpy(small(shifted)).mean(axis=0) - mean
+    assert np.abs(error).max() < 0.02 * np.abs(mean).max()  # one row in a hundred is held out
+
+
+def test_no_layer_is_starved():
+    """The first would lose next to nothing at rank 1."""
+    model = mlp([96, 24])
+    kernel = model.layers[0].kernel
+    u, s, vt = np.linalg.svd(ops.convert_to_numpy(kernel), full_matrices=False)
+    kernel.assign((u * s[0] * 0.1 ** np.arange(len(s))) @ vt)
+    first, second = report(replace_dense(model, 0.5, allocation="global")).rows
+    assert 0.3 * 0.5 * first.params_before <= first.params_after < 0.3 * second.params_after
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5])
