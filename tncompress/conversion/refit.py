@@ -98,8 +98,8 @@ def refit(
         paths = list(tncompress.report(small).recipe)
         results = refit(model, small, batches, paths=paths)
     """
-    data = _checked(data, held_out)
     check_mask(mask)
+    data = _checked(data, held_out)
     streams = Streams(stream_of(model, paths), stream_of(small, paths), data, mask, units or {}, held_out)
     done: dict[str, Refitted] = {}
     for group in progress_bar(_groups(streams, paths), "Refitting", shown=progress):
