@@ -327,54 +327,6 @@ def test_slices_are_small_enough(monkeypatch):
     assert found.energy == pytest.approx(usual.energy, rel=1e-6)
 
 
-# -- tables that are not only looked up --------------------------------------------------------------
-
-TOKENS, PLACES = 16, 2
-
-
-@keras.saving.register_keras_serializable("test_gradients")
-class ByAttribute(keras.layers.Layer):
-    """Logits with the table of another layer."""
-
-    def __init__(self, table, **options):
-        super().__init__(**options)
-        self.table = table
-
-    def call(self, x):
-        return ops.matmul(x, ops.transpose(self.table.embeddings))
-
-
-def tied(how):
-    """Hidden states from words, and logits with the table of words."""
-    keras.utils.set_random_seed(0)
-    ids = keras.Input((PLACES,), dtype="int32")
-    word = (layers.ReversibleEmbedding if how == "reversible" else layers.Embedding)(TOKENS, IN, name="word")
-    hidden = layers.Dense(IN, "tanh", name="first")(word(ids))
-    logits = {"reversible": lambda x: word(x, reverse=True), "attribute": ByAttribute(word), "not": lambda x: x}[how]
-    model = keras.Model(ids, logits(hidden))
-    word.embeddings.assign(np.random.default_rng(0).normal(size=(TOKENS, IN)).astype("float32"))
-    return model, keras.Model(ids, hidden)
-
-
-@pytest.mark.parametrize("how", ["reversible", "attribute"])
-def test_other_uses_of_a_table(how):
-    """A logit is h e^T: what an error of e does to it has the moment h^T h, and what it does to h is not in it."""
-    model, until = tied(how)
-    rows = TOKENS * PLACES  # of a Hadamard matrix: over so many the signs of places cancel out
-    batches = [np.array([pair], "int32") for pair in ((3, 5), (7, 1)) for _ in range(rows)]
-    found = calibrate(model, ["word", "first"], batches, objective="outputs")["word"].uses
-    h = [ops.convert_to_numpy(until(batch))[0].astype("float64") for batch in batches]  # each [places, features]
-    np.testing.assert_allclose(found.moment, TOKENS * sum(each.T @ each for each in h), atol=1e-2)
-    np.testing.assert_allclose(found.energies, np.sum(np.square(h)), rtol=1e-5)
-
-
-def test_a_table_that_is_only_looked_up_has_no_other_use():
-    model, _ = tied("not")
-    found = calibrate(model, ["word"], np.array([[3, 5], [1, 2]], "int32"), objective="outputs")
-    assert found["word"].uses is None or not found["word"].uses.energies.any()
-    assert found["word"].gradients.scatter.any()
-
-
 # -- use -------------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def read_batches(
     first, found = next(iter(models.values())), []
     for number, batch in enumerate(batches_of(data, source)[0]):
         inputs = inputs_of(batch, first)
-        found.append((_arrays(inputs), joint(mask_of(inputs, mask, number))))
+        found.append((_arrays(inputs), joint(mask_of(inputs, mask, number, source))))
     arrays = [x for x, _ in found]
     check_batches(models, arrays, source)
     kinds = [[(path, array.ndim) for path, array in leaves_of(x)] for x in arrays]

@@ -90,6 +90,22 @@ def num_rows(x: Any) -> int:
     return len(x) if hasattr(x, "__len__") else 0
 
 
+def rows_in(data: Any, batches: int | None, first: int, model: keras.Model) -> int | None:
+    """How many rows there are in all data, up to a last batch that may be smaller; None if it is not known.
+
+    Args:
+        data: as `calibrate` takes them.
+        batches: their number, if it is known.
+        first: rows of the first batch.
+        model: which takes them.
+    """
+    if isinstance(data, Mapping) or hasattr(data, "shape"):
+        return num_rows(data)
+    if isinstance(data, (list, tuple)):
+        return sum(num_rows(inputs_of(batch, model)) for batch in data)
+    return None if batches is None else batches * first
+
+
 def numbers_of_a_row(x: Any) -> float:
     """How many numbers a row of a batch holds.
 

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tncompress.conversion.batches import batches_of, inputs_of, num_rows, parts_of, rows_of
+from tncompress.conversion.batches import batches_of, inputs_of, num_rows, parts_of, rows_in, rows_of
 from tncompress.conversion.calibration_passes import Backward, Forward, added, moments_bytes
 from tncompress.conversion.gradients import Objective, check_objective
-from tncompress.conversion.held_out import held_out, rows_in
+from tncompress.conversion.held_out import held_out
 from tncompress.conversion.masks import Mask, check_mask, is_unusable, mask_of
 from tncompress.conversion.probe import Probe, joined
 from tncompress.conversion.walking import locate
@@ -168,14 +168,7 @@ def calibrate(
             stacklevel=2,
         )
     seen = forward.seen() if backward is None else backward.added_to(forward.seen())
-    for path in paths:
-        if path not in seen or not seen[path].count:
-            raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
-        gradients, uses = seen[path].gradients, getattr(seen[path], "uses", None)
-        if objective is not None and not (uses or (gradients and (gradients.scatter.any() or gradients.mean.any()))):
-            raise ValueError(
-                f"The objective does not depend on the layer {path!r}; exclude it, or choose an objective that does."
-            )
+    _check_reached(seen, paths, by_gradients=objective is not None)
     if objective is None or backward is None:
         return Calibration(seen, sample, None, forward.held_out())
     probe = Probe(objective, joined(probed), backward.spreads)
@@ -186,6 +179,17 @@ def calibrate(
             "give more inputs, or ones that differ."
         )
     return found
+
+
+def _check_reached(seen: Mapping[str, Seen], paths: Sequence[str], *, by_gradients: bool) -> None:
+    for path in paths:
+        if path not in seen or not seen[path].count:
+            raise ValueError(f"No calibration batch reaches the layer {path!r} (or all of it is padding); exclude it.")
+        gradients, uses = seen[path].gradients, getattr(seen[path], "uses", None)
+        if by_gradients and not (uses or (gradients and (gradients.scatter.any() or gradients.mean.any()))):
+            raise ValueError(
+                f"The objective does not depend on the layer {path!r}; exclude it, or choose an objective that does."
+            )
 
 
 def groups_of(model: keras.Model, paths: Sequence[str], limit: float, *, with_gradients: bool) -> list[list[str]]:

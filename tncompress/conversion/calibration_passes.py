@@ -15,6 +15,7 @@ from tncompress.conversion.dense_maps import dense_map
 from tncompress.conversion.gradients import Objective, gradients_at, selection
 from tncompress.conversion.held_out import held_out
 from tncompress.conversion.masks import Given, counted
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.watching import Enough, watched
 from tncompress.fitting.frequencies import TableUses, TokenCounts, token_counts
 from tncompress.fitting.moments import Gathering, Moments, Spread
@@ -103,7 +104,7 @@ class Forward:
                 ids.append((path, array, counts))
                 tokens = array.reshape(-1) if by_row is None else array.reshape(by_row.shape)[by_row]
             calls.append(Call(path, None if counts is None else by_row, vectors, tokens))
-            x = None if is_table else ops.convert_to_numpy(ops.cast(value, "float32"))
+            x = None if is_table else as_floats(value)
             if x is not None and not self._add(path, x, by_row, counts, apart):
                 not_finite.append(path)
             if len(calls) == self._last and not to_the_end:
@@ -197,7 +198,8 @@ class Backward:
             self._add(call, gradient, number)
         for path, gradient in uses.items():
             _check_gradient(gradient, path, number)
-            self._uses[path] = self._uses.get(path, TableUses.none(gradient.shape)) + TableUses.of(gradient)
+            found = TableUses.of(gradient)
+            self._uses[path] = self._uses[path] + found if path in self._uses else found
         self._vectors = max([call.vectors for call in calls], default=1) / max(numbers_of_a_row(x), 1)
         spreads = [Spread.of(tensor) for tensor in tensors]
         self.spreads = added(self.spreads, spreads) if self.spreads else spreads

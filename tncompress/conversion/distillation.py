@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.surgery import first_line
 from tncompress.conversion.walking import locate, walk
 from tncompress.conversion.watching import changed_calls
@@ -241,7 +242,7 @@ def _squared_error(found: Any, wanted: Any, mask: Any) -> Any:
 
 def _variance(value: Any, mask: np.ndarray | None) -> float:
     """Variance of a batch's values about the mean of each feature (last axis), over the positions that count."""
-    rows = ops.convert_to_numpy(ops.cast(value, "float32")).astype("float64")
+    rows = as_floats(value).astype("float64")
     rows = rows if mask is None else rows[mask]
     rows = rows.reshape(-1, rows.shape[-1]) if rows.ndim > 1 else rows.reshape(-1, 1)
     if not rows.size:  # all of it is padding

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.saving import Compression, Outcome, compression_of, put_choices, remember
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.surgery import classes_of, copy_weights, rebuilt
 from tncompress.conversion.walking import locate
 from tncompress.fitting.budget import Budget
@@ -110,10 +110,10 @@ def _cut(outcome: Outcome, rank: int) -> Outcome:
 
 
 def _assign(network: Any, whole: Any, rank: int, codes: np.ndarray) -> None:
-    left, right = (ops.convert_to_numpy(ops.cast(core, "float32")) for core in whole.cores)
+    left, right = (as_floats(core) for core in whole.cores)
     network.cores[0].assign(left[:, :rank])
     network.cores[1].assign(right[:rank])
     if network.bias is not None:
         shift = (codes[rank:] @ right[rank:].astype(np.float64)).astype("float32")
-        bias = ops.convert_to_numpy(ops.cast(whole.bias, "float32"))
+        bias = as_floats(whole.bias)
         network.bias.assign(bias + shift.reshape(bias.shape))

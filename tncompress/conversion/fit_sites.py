@@ -66,6 +66,7 @@ def fit_all(
     """
     layers = locate(model, [site.path for site in sites])
     narrowed = _narrowed(places, plan, pairs)
+    made = {path: found.units_out for path, found in narrowed.items() if found.units_out is not None}
     outcomes: list[Outcome] = []
     fitted: dict[str, Fitted | EmbeddingFit] = {}
     for site in progress_bar(sites, "Fitting", shown=progress):
@@ -80,10 +81,9 @@ def fit_all(
             form = next((form for form in forms if form.name == choice.form), choice.form)
             bias = bias_of(layers[site.path])
             fitted[site.path], outcome = _fit_place(
-                site, place, choice, narrowed.get(site.path), bias, form, seed, elastic
+                site, place, choice, narrowed.pop(site.path, None), bias, form, seed, elastic
             )
             outcomes.append(outcome)
-    made = {path: found.units_out for path, found in narrowed.items() if found.units_out is not None}
     return outcomes, fitted, made
 
 

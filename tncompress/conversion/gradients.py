@@ -18,6 +18,7 @@ from keras import ops
 from tncompress.conversion.batches import run_batch
 from tncompress.conversion.masks import Given, of_outputs
 from tncompress.conversion.misfit import told
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.watching import preactivated
 
 ALL_OUTPUTS = "outputs"
@@ -87,9 +88,9 @@ def gradients_at(
 
     tensors, gradients, uses = _RECORDED[keras.backend.backend()](forward, projection, tables)
     return (
-        [_numpy(gradient) for gradient in gradients],
-        [vectors_of(_numpy(t), counts) for t, counts in tensors],
-        {path: _numpy(gradient) for path, gradient in uses.items()},
+        [as_floats(gradient) for gradient in gradients],
+        [vectors_of(as_floats(t), counts) for t, counts in tensors],
+        {path: as_floats(gradient) for path, gradient in uses.items()},
     )
 
 
@@ -125,14 +126,9 @@ def selection(objective: Objective, mask: Given, what: str) -> Callable[[Any, An
         tensors = [t for t in tensors if keras.backend.is_float_dtype(keras.backend.standardize_dtype(t.dtype))]
         if not tensors:
             raise ValueError("The objective gives no floating-point tensor; return what matters about the outputs.")
-        return [(tensor, None if callable(objective) else _positions(tensor, mask)) for tensor in tensors]
+        return [(tensor, None if callable(objective) else of_outputs(mask, tuple(tensor.shape))) for tensor in tensors]
 
     return select
-
-
-def _positions(tensor: Any, mask: Given) -> np.ndarray | None:
-    """The mask, where a tensor has its positions."""
-    return of_outputs(mask, tuple(tensor.shape))
 
 
 def vectors_of(tensor: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
@@ -170,10 +166,6 @@ def _hadamard(order: int) -> np.ndarray:
     from scipy.linalg import hadamard
 
     return hadamard(order).astype("float32")
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(tensor, "float32"))  # bfloat16 is foreign to numpy's linear algebra
 
 
 # -- backends: run forward, and give its tensors and the gradient of their projection at every place it came by, and at

@@ -1,11 +1,6 @@
 """Which rows of calibration data are kept out of the moments, so that fits can be checked on them."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-import keras
-
-from tncompress.conversion.batches import inputs_of, num_rows
+from collections.abc import Iterator
 
 EVERY = 100  # rows: so few that the moments hardly miss them
 ENOUGH = 10  # rows, for which more than every hundredth is taken of small data
@@ -32,19 +27,3 @@ def held_out(rows: range, total: int | None) -> Iterator[slice]:
         first += (-1 - first) % step
         if first < (stop := min(rows.stop, stop)):
             yield slice(first - rows.start, stop - rows.start, step)
-
-
-def rows_in(data: Any, batches: int | None, first: int, model: keras.Model) -> int | None:
-    """How many rows there are in all data, up to a last batch that may be smaller; None if it is not known.
-
-    Args:
-        data: as `calibrate` takes them.
-        batches: their number, if it is known.
-        first: rows of the first batch.
-        model: which takes them.
-    """
-    if isinstance(data, Mapping) or hasattr(data, "shape"):
-        return num_rows(data)
-    if isinstance(data, (list, tuple)):
-        return sum(num_rows(inputs_of(batch, model)) for batch in data)
-    return None if batches is None else batches * first

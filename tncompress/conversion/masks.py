@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tncompress.conversion.batches import num_rows
-from tncompress.conversion.surgery import first_line
+from tncompress.conversion.misfit import told
 
 MASK_KEYS = ("input_mask", "attention_mask", "padding_mask", "mask")
 SIDES = {"encoder": "enc", "decoder": "dec"}  # of models with two lengths, and what is in the paths of their layers
@@ -30,31 +30,33 @@ def check_mask(mask: Any) -> None:
         )
 
 
-def mask_of(x: Any, mask: Mask, number: int) -> Given:
+def mask_of(x: Any, mask: Mask, number: int, source: str = "calibration") -> Given:
     """Which positions of a batch count, bool, rows first; None if nothing is known of padding.
 
     Args:
         x: what the model takes.
         mask: see `tncompress.calibrate`.
         number: of the batch, for the message.
+        source: what the batch is for, likewise.
 
     Raises:
         ValueError: the batch has no mask of that name, or the function gives none.
     """
+    where = f"{source} batch {number}"
     if callable(mask):
         try:
             found = mask(x)
         except Exception as error:  # whatever the user's code says
             raise ValueError(
-                f"The function mask= fails on calibration batch {number} ({type(error).__name__}: "
-                f"{first_line(error)}); it takes what the model takes and gives an array [batch, length]."
+                f"The function mask= fails on {where} ({told(error)}); it takes what the model takes and gives an array "
+                "[batch, length]."
             ) from error
-        return _checked(found, num_rows(x), "The function mask= gives", number)
+        return _checked(found, num_rows(x), "The function mask= gives", where)
     if isinstance(mask, str):
         if not isinstance(x, Mapping) or mask not in x:
             keys = sorted(x) if isinstance(x, Mapping) else type(x).__name__
-            raise ValueError(f"Calibration batch {number} has no {mask!r} to mask with; it holds {keys}.")
-        return _checked(x[mask], num_rows(x), f"mask={mask!r} is", number)
+            raise ValueError(f"{where.capitalize()} has no {mask!r} to mask with; it holds {keys}.")
+        return _checked(x[mask], num_rows(x), f"mask={mask!r} is", where)
     if not isinstance(x, Mapping):
         return None
     plain, *sided = (
@@ -72,7 +74,7 @@ def _bool(value: Any) -> np.ndarray:
     return ops.convert_to_numpy(value).astype(bool)
 
 
-def _checked(value: Any, rows: int, what: str, number: int) -> np.ndarray:
+def _checked(value: Any, rows: int, what: str, where: str) -> np.ndarray:
     try:
         array = np.asarray(ops.convert_to_numpy(value))
         kind = array.dtype.kind
@@ -80,12 +82,12 @@ def _checked(value: Any, rows: int, what: str, number: int) -> np.ndarray:
         array, kind = None, ""
     if array is None or kind not in "biuf":
         raise ValueError(
-            f"{what} {type(value).__name__} in calibration batch {number}; a mask is an array "
+            f"{what} {type(value).__name__} in {where}; a mask is an array "
             "[batch, length], true where a position counts."
         )
     if array.ndim == 0 or (rows and len(array) != rows):
         raise ValueError(
-            f"{what} an array of shape {list(array.shape)} in calibration batch {number} of {rows} rows; a mask is an "
+            f"{what} an array of shape {list(array.shape)} in {where} of {rows} rows; a mask is an "
             f"array [batch, length], here [{rows}, length]."
         )
     return array.astype(bool)

@@ -16,6 +16,7 @@ from keras import ops
 from tncompress.conversion.batches import rows_of
 from tncompress.conversion.dense_maps import DenseLayer, dense_map
 from tncompress.conversion.sites import Site
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.walking import locate
 from tncompress.conversion.watching import answered, preactivated, watched
 
@@ -84,7 +85,7 @@ class _Trial:
             self._made[path] = y
             return y
 
-        with watched(layers, lambda path, x: calls.append((path, _numpy(x)))), preactivated(layers, look):
+        with watched(layers, lambda path, x: calls.append((path, as_floats(x)))), preactivated(layers, look):
             self._outputs = _floats(model(batch, training=False))
         paths = [path for path, _ in calls]
         self._inputs = {path: x for path, x in calls if paths.count(path) == 1}
@@ -103,7 +104,7 @@ class _Trial:
     def _inputs_changed(self, first: str, nudged: np.ndarray, second: str) -> np.ndarray | None:
         """Which inputs of `second` change with the nudged units of `first`; None if it is not called as before."""
         seen: list[np.ndarray] = []
-        with watched({second: self._layers[second]}, lambda _, x: seen.append(_numpy(x))):
+        with watched({second: self._layers[second]}, lambda _, x: seen.append(as_floats(x))):
             self._nudged_outputs((first,), nudged)
         usual = self._inputs[second]
         if len(seen) != 1 or seen[0].shape != usual.shape:
@@ -142,7 +143,7 @@ class _Trial:
         draw = np.random.default_rng(1)
 
         def nudge(path: str, y: Any) -> Any:
-            spread = float(np.std(_numpy(y))) or 1.0
+            spread = float(np.std(as_floats(y))) or 1.0
             amount = spread * (1 + draw.random(tuple(y.shape))) * units
             return ops.add(y, ops.cast(amount, y.dtype))
 
@@ -150,9 +151,5 @@ class _Trial:
             return _floats(self._model(self._batch, training=False))
 
 
-def _numpy(tensor: Any) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
-
-
 def _floats(outputs: Any) -> list[np.ndarray]:
-    return [_numpy(tensor) for tensor in keras.tree.flatten(outputs)]
+    return [as_floats(tensor) for tensor in keras.tree.flatten(outputs)]

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
-from keras import ops
 
 from tncompress.conversion.dense_maps import kernel_of
 from tncompress.conversion.sites import Site
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.walking import locate
 from tncompress.fitting.frequencies import TokenCounts
 from tncompress.fitting.moments import Moments
@@ -34,7 +34,7 @@ class Places(Mapping[str, Place | Table]):
         gradients = None if seen is None else seen.gradients
         scale = 1.0 if gradients is None or not energy else gradients.count / energy
         if isinstance(seen, TokenCounts):
-            table = ops.convert_to_numpy(ops.cast(layer.embeddings, "float32"))
+            table = as_floats(layer.embeddings)
             return Table(table, seen.counts, gradients, scale, seen.importance, seen.uses)
         held_out = getattr(self._moments, "held_out", {}).get(path)
         return Place(kernel_of(layer), seen, site.use_bias, scale, held_out)

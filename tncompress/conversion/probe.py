@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.batches import num_rows
 from tncompress.conversion.gradients import Objective, selection, vectors_of
 from tncompress.conversion.masks import Given
+from tncompress.conversion.structures import as_floats
 from tncompress.fitting.moments import Spread
 
 MOST_ROWS = 32  # of inputs that are put together
@@ -53,7 +53,7 @@ class Probe:
     def _vectors(self, model: keras.Model, x: Any, given: Given) -> list[np.ndarray]:
         select = selection(self.objective, given, "rows of the data that were held out")
         chosen = select(model(x, training=False), x)
-        return [vectors_of(ops.convert_to_numpy(ops.cast(tensor, "float32")), counts) for tensor, counts in chosen]
+        return [vectors_of(as_floats(tensor), counts) for tensor, counts in chosen]
 
 
 def joined(batches: Sequence[Pair]) -> list[Pair]:

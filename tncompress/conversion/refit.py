@@ -19,6 +19,7 @@ from tncompress.conversion.events import observed
 from tncompress.conversion.masks import Mask, check_mask
 from tncompress.conversion.refit_data import HELD_OUT, checked_data
 from tncompress.conversion.streams import Part, Streams, gathered, stream_of
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.sums import find_sums
 from tncompress.fitting.als import als
 from tncompress.fitting.fit import fit, metrics_of
@@ -133,7 +134,7 @@ def _groups(streams: Streams, paths: Sequence[str]) -> list[list[Part]]:
         if event.number:
             continue
         part = Part(event.path, sum(other.path == event.path for other in inputs), sums.get(event.path))
-        value = ops.convert_to_numpy(ops.cast(value, "float32"))
+        value = as_floats(value)
         is_alike = part.calls == 1 and before is not None and np.array_equal(value, before)
         if is_alike and (part.sum is None or part.sum not in [other.sum for other in groups[-1]]):
             groups[-1].append(part)

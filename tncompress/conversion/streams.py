@@ -14,6 +14,7 @@ from tncompress.conversion.batches import batches_of, inputs_of, num_rows, rows_
 from tncompress.conversion.events import Event, Kept, Layers, needed, observed
 from tncompress.conversion.masks import Mask, counted, mask_of
 from tncompress.conversion.refit_data import judges
+from tncompress.conversion.structures import as_floats
 from tncompress.conversion.walking import walk
 from tncompress.fitting.moments import Moments
 
@@ -122,7 +123,7 @@ def gathered(
         x = inputs_of(batch, streams.small.model)
         if not num_rows(x):
             continue
-        given, asked = mask_of(x, streams.mask, number), streams.mask is not None
+        given, asked = mask_of(x, streams.mask, number, "refit"), streams.mask is not None
         ours, theirs = streams.small.observed(x, wanted, number), streams.original.observed(x, points, number)
         for part in group:
             for entering, point in zip(group[0].inputs, part.points, strict=True):
@@ -150,9 +151,7 @@ def gathered(
 def _rows(entering: Any, ours: Any, theirs: Any, units: np.ndarray | None, counts: np.ndarray | None) -> np.ndarray:
     """`[vectors, in_dim + out_dim]` of those that count: a layer's inputs, and by how much it misses the original."""
     vectors = int(np.prod(entering.shape[:-1]))
-    x, ours, theirs = (
-        ops.convert_to_numpy(ops.cast(value, "float32")).reshape(vectors, -1) for value in (entering, ours, theirs)
-    )
+    x, ours, theirs = (as_floats(value).reshape(vectors, -1) for value in (entering, ours, theirs))
     rows = np.concatenate([x, (theirs if units is None else theirs[:, units]) - ours], axis=1)
     return rows if counts is None else rows[counts.reshape(-1)]
 

@@ -5,6 +5,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
+
+
+def as_floats(tensor: Any) -> np.ndarray:
+    """A tensor as float32 of numpy, whose linear algebra does not know bfloat16."""
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
 
 
 def symbolic_inputs(model: keras.Model) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tncompress.conversion.events import Event, Layers, observed
+from tncompress.conversion.structures import as_floats
 
 ROUNDINGS = 16  # units in the last place of the largest number, by which a sum may be off
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -44,13 +44,13 @@ def find_sums(model: keras.Model, layers: Layers, paths: Iterable[str], batch: A
 
 
 def _sum_of(model: keras.Model, layers: Layers, batch: Any, path: str, usual: Mapping[Event, Any]) -> Event | None:
-    made = _numpy(usual[Event("output", path)])
+    made = as_floats(usual[Event("output", path)])
     candidates = _as_large(usual, made)
     if not candidates:
         return None
     nudge = (float(made.std()) or 1.0) * (1 + np.random.default_rng(0).random(made.shape))
     for event, value in observed(model, layers, batch, candidates, nudges={path: nudge}).items():
-        before, after = _numpy(usual[event]).ravel(), _numpy(value).ravel()
+        before, after = as_floats(usual[event]).ravel(), as_floats(value).ravel()
         dtypes = (keras.backend.standardize_dtype(value.dtype), layers[path].compute_dtype)
         rounding = ROUNDINGS * max(EPSILON[dtype] for dtype in dtypes)
         if np.abs(after - before - nudge.ravel()).max() <= rounding * (np.abs(after).max() + nudge.max()):
@@ -66,9 +66,5 @@ def _as_large(usual: Mapping[Event, Any], made: np.ndarray) -> Collection[Event]
         for event, value in inputs.items()
         if keras.backend.standardize_dtype(value.dtype) in EPSILON
         and np.prod(value.shape) == made.size
-        and not np.array_equal(_numpy(value).ravel(), made.ravel())
+        and not np.array_equal(as_floats(value).ravel(), made.ravel())
     }
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(tensor, "float32"))

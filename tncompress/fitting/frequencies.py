@@ -44,12 +44,6 @@ class TableUses:
         energies = np.einsum("ij,ij->i", gradient, gradient, dtype=np.float64)
         return cls(energies, (gradient.T @ gradient).astype(np.float64))
 
-    @classmethod
-    def none(cls, shape: tuple[int, ...]) -> TableUses:
-        """Nothing, of a table of this shape."""
-        tokens, features = shape
-        return cls(np.zeros(tokens), np.zeros((features, features)))
-
     def __add__(self, other: TableUses) -> TableUses:
         return TableUses(self.energies + other.energies, self.moment + other.moment)
 
