@@ -48,8 +48,8 @@ def mask_of(x: Any, mask: Mask, number: int, source: str = "calibration") -> Giv
             found = mask(x)
         except Exception as error:  # whatever the user's code says
             raise ValueError(
-                f"The function mask= fails on {where} ({told(error)}); it takes what the model takes and gives an array "
-                "[batch, length]."
+                f"The function mask= fails on {where} ({told(error)}); it takes what the model takes and gives an "
+                "array [batch, length]."
             ) from error
         return _checked(found, num_rows(x), "The function mask= gives", where)
     if isinstance(mask, str):
