@@ -506,6 +506,10 @@ TEXTS = [np.arange(2 * length, dtype="int32").reshape(2, length) % 9 for length 
         ),
         (words(), words(), [*TEXTS, TEXTS[0] + 0.5], {}, "training batch 3: .* are whole numbers, and these are not"),
         (
+            *(words(), words(), [*(text * 1.0 for text in TEXTS), TEXTS[0] + 0.5], {}),  # like another in all else
+            "training batch 3: .* are whole numbers, and these are not",
+        ),
+        (
             Either(),
             Either(),
             [*DATA, DATA[0][None]],
